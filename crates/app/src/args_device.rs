@@ -1,0 +1,333 @@
+//! The command line of the device's commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+
+/// How a new key store is protected.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct KeyArgs {
+    /// Keep the keys on this device without a passphrase: whoever can read your files can use them
+    #[arg(long, conflicts_with = "passphrase_file")]
+    pub(crate) unprotected_keys: bool,
+}
+
+/// `candor up`
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Folders and files to back up
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Say yes to the consent text, which is printed all the same
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Exit when the backup is done
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Do not open a browser (this version never does)
+    #[arg(long)]
+    pub(crate) no_open: bool,
+    /// Where to write the recovery phrase of a new account; the file must not exist
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) recovery_file: Option<PathBuf>,
+    /// How the keys are protected.
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+}
+
+/// The role of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// May do everything
+    Full,
+    /// May only add to backups; not available in this version
+    WriteOnly,
+}
+
+/// `candor account …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountCommand {
+    /// Open an account at a cell that you were invited to
+    #[command(
+        after_help = "Example:\n  candor account create alice --cell @invitation.txt --recovery-file phrase.txt"
+    )]
+    Create(AccountCreate),
+    /// Get your account back on this device with the recovery phrase
+    #[command(
+        after_help = "Example:\n  candor account recover --cell @invitation.txt --recovery-file phrase.txt"
+    )]
+    Recover(AccountRecover),
+    /// Show the account and this device
+    #[command(after_help = "Example:\n  candor account show --json")]
+    Show,
+    /// Confirm that you have the recovery phrase: type it, or name the file in which you keep it
+    #[command(
+        after_help = "Example:\n  candor account confirm --recovery-file /media/usb/phrase.txt"
+    )]
+    Confirm {
+        /// File with the 24 words. Without it, they are asked for
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        recovery_file: Option<PathBuf>,
+    },
+}
+
+/// `candor account create`
+#[derive(Debug, Args)]
+pub(crate) struct AccountCreate {
+    /// What you call the account; stays on your devices
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The invitation, or @FILE to read it from a file
+    #[arg(long, value_name = "INVITATION", value_hint = ValueHint::FilePath)]
+    pub(crate) cell: String,
+    /// What this device may do
+    #[arg(long, value_enum, default_value = "full")]
+    pub(crate) role: Role,
+    /// Where to write the recovery phrase; the file must not exist. Without it, the phrase is shown on the terminal
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) recovery_file: Option<PathBuf>,
+    /// How the keys are protected.
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+}
+
+/// `candor account recover`
+#[derive(Debug, Args)]
+pub(crate) struct AccountRecover {
+    /// The invitation of the account's cell, or @FILE to read it from a file
+    #[arg(long, value_name = "INVITATION", value_hint = ValueHint::FilePath)]
+    pub(crate) cell: String,
+    /// What you call the account; stays on this device
+    #[arg(long, value_name = "NAME", default_value = "recovered")]
+    pub(crate) name: String,
+    /// What this device may do
+    #[arg(long, value_enum, default_value = "full")]
+    pub(crate) role: Role,
+    /// File with the 24 words. Without it, they are asked for
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) recovery_file: Option<PathBuf>,
+    /// How the keys are protected.
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
+}
+
+/// `candor device …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// List the devices of your account, as the cell's copy of the chain has them
+    #[command(after_help = "Example:\n  candor device list --json")]
+    List,
+}
+
+/// What can be switched on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Service {
+    /// Sealed copies of the folders that you choose
+    Backup,
+    /// Not available in this version
+    Sync,
+    /// Not available in this version
+    Messages,
+    /// Not available in this version
+    Relay,
+    /// Not available in this version
+    Recovery,
+}
+
+impl Service {
+    /// Its name, as in every text.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Sync => "sync",
+            Self::Messages => "messages",
+            Self::Relay => "relay",
+            Self::Recovery => "recovery",
+        }
+    }
+}
+
+/// `candor consent …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConsentCommand {
+    /// List the consents of this device; sends nothing
+    #[command(after_help = "Example:\n  candor consent list")]
+    List,
+    /// Show what a service would send, where to, for how long, and how to stop it; sends nothing
+    #[command(after_help = "Example:\n  candor consent show backup")]
+    Show {
+        /// The service.
+        service: Service,
+    },
+    /// Read what would be sent, and say yes or no
+    #[command(after_help = "Example:\n  candor consent on backup")]
+    On {
+        /// The service.
+        service: Service,
+        /// Say yes to the text, which is printed all the same
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Withdraw, at once and without a question
+    #[command(
+        after_help = "Example:\n  candor consent off backup\n  candor consent off backup documents"
+    )]
+    Off {
+        /// The service.
+        service: Service,
+        /// One backup set; without it, all of them.
+        name: Option<String>,
+        /// Keep what was stored (the default)
+        #[arg(long, conflicts_with = "erase")]
+        keep: bool,
+        /// Erase what was stored; not available in this version
+        #[arg(long)]
+        erase: bool,
+    },
+    /// Show all consents that the account ever gave or withdrew
+    #[command(after_help = "Example:\n  candor consent history --json")]
+    History,
+}
+
+/// `candor backup …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Name folders and files to back up together; sends nothing
+    #[command(
+        after_help = "Example:\n  candor backup add ~/Documents --name documents --exclude '*.iso'"
+    )]
+    Add {
+        /// Folders and files.
+        #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+        paths: Vec<PathBuf>,
+        /// Name of the set; by default that of the first path
+        #[arg(long, value_name = "SET")]
+        name: Option<String>,
+        /// What to leave out, in the syntax of .gitignore; may be given more than once
+        #[arg(long, value_name = "GLOB")]
+        exclude: Vec<String>,
+    },
+    /// Back up now; safe to call from cron or a systemd timer at any time
+    #[command(after_help = "Example:\n  candor backup run documents\n  candor backup run --all")]
+    Run {
+        /// Sets; without any, all of them.
+        #[arg(value_name = "SET", conflicts_with = "all")]
+        sets: Vec<String>,
+        /// All sets
+        #[arg(long)]
+        all: bool,
+    },
+    /// List the backup sets; sends nothing
+    #[command(after_help = "Example:\n  candor backup list")]
+    List,
+    /// List the snapshots of a set
+    #[command(after_help = "Example:\n  candor backup snapshots documents")]
+    Snapshots {
+        /// The set; all of the account's without it
+        set: Option<String>,
+    },
+    /// List what is in a snapshot; without PATH, its top
+    #[command(
+        after_help = "Example:\n  candor backup ls latest\n  candor backup ls documents:latest Documents/letters"
+    )]
+    Ls {
+        /// An id, the beginning of one, `latest` (of all sets), or `SET:latest` (of one).
+        snapshot: String,
+        /// A folder in the snapshot.
+        path: Option<PathBuf>,
+        /// Also everything below it
+        #[arg(long, short)]
+        recursive: bool,
+    },
+    /// Find files by name in all snapshots
+    #[command(after_help = "Example:\n  candor backup find '*.odt'")]
+    Find {
+        /// What to look for; with a slash in it, whole paths are compared.
+        glob: String,
+    },
+    /// Show what differs between two snapshots
+    #[command(after_help = "Example:\n  candor backup diff 3f9a1c latest")]
+    Diff {
+        /// The older one.
+        a: String,
+        /// The newer one.
+        b: String,
+    },
+    /// Restore a snapshot, or some paths of it, into a folder
+    #[command(
+        after_help = "Example:\n  candor backup restore latest --to ~/restored\n  candor backup restore documents:latest Documents/letter.txt --to /tmp/letter"
+    )]
+    Restore(RestoreArgs),
+    /// Check that everything is there and can be read
+    #[command(after_help = "Example:\n  candor backup check --read-data")]
+    Check {
+        /// Fetch and verify every byte
+        #[arg(long)]
+        read_data: bool,
+    },
+}
+
+/// `candor backup restore`
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// An id, the beginning of one, `latest` (of all sets), or `SET:latest` (of one).
+    pub(crate) snapshot: String,
+    /// What to restore, as `candor backup ls` shows it; without any, the whole snapshot.
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The folder to restore into; made if it is not there
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) to: PathBuf,
+    /// Also restore setuid and setgid bits and device nodes
+    #[arg(long)]
+    pub(crate) privileged: bool,
+}
+
+/// `candor ledger`
+#[derive(Debug, Args)]
+pub(crate) struct LedgerArgs {
+    /// Which lines, and how.
+    #[command(flatten)]
+    pub(crate) list: LedgerList,
+    /// What else.
+    #[command(subcommand)]
+    pub(crate) command: Option<LedgerCommand>,
+}
+
+/// Which lines of the ledger are shown, and how.
+#[derive(Debug, Args)]
+pub(crate) struct LedgerList {
+    /// Only from then on: a date, a time (2026-01-31T12:00:00Z), or how long ago (30m, 24h, 7d)
+    #[arg(long, value_name = "T")]
+    pub(crate) since: Option<String>,
+    /// Add the lines up
+    #[arg(long, value_enum)]
+    pub(crate) by: Option<LedgerBy>,
+}
+
+/// What the ledger's lines are added up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LedgerBy {
+    /// Service or errand
+    Service,
+    /// The other end
+    Destination,
+}
+
+/// `candor ledger …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// Show the lines, as `candor ledger` alone does
+    #[command(after_help = "Example:\n  candor ledger list --since 24h")]
+    List(LedgerList),
+    /// Write all lines into a file, one JSON object per line
+    #[command(after_help = "Example:\n  candor ledger export -o ledger.jsonl")]
+    Export {
+        /// The file; must not exist
+        #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        output: PathBuf,
+    },
+    /// Check that no line was changed, removed or added by somebody else
+    #[command(after_help = "Example:\n  candor ledger verify")]
+    Verify,
+}

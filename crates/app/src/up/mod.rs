@@ -1,0 +1,265 @@
+//! `candor up`: everything on this machine, in one process. Asks before it sends.
+//!
+//! 1. A second `up` joins the one that runs; otherwise this process takes the device's folder.
+//! 2. Somebody new gets a cell of their own, an account, and a recovery phrase.
+//! 3. The paths become backup sets, and consent is asked for what has none.
+//! 4. What has consent is backed up; from a first backup a sample is restored and compared.
+//! 5. A summary says what is safe and what is not. Then it stays, and backs up on a schedule.
+
+mod sample;
+mod schedule;
+mod summary;
+
+use std::path::PathBuf;
+
+use candor_client::commands::{BackupView, Command, SetView};
+use candor_client::home::Home;
+use candor_client::path_text::PathText;
+use candor_server::Cell;
+
+use crate::account::{self, NewAccount, PhraseTo};
+use crate::args::UpArgs;
+use crate::backup::{self, back_up, partial};
+use crate::cell::{self, Running};
+use crate::consent::{self, Answer};
+use crate::device::{self, LockOr, Opened, Seen};
+use crate::door::{self, Door};
+use crate::failure::{Doing as _, Failure, Kind, Outcome};
+use crate::progress::{execute, object, view};
+use crate::{App, home, text, views};
+
+use sample::Sample;
+use summary::Summary;
+
+/// What the account of somebody who starts on their own is called, until there is another one.
+const OWN_ACCOUNT_NAME: &str = "me";
+
+/// Runs `candor up`.
+pub(crate) fn run(app: &App, args: &UpArgs) -> Outcome {
+    let paths = backup::existing(&args.paths)?;
+    if rustix::process::geteuid().is_root() {
+        app.ui
+            .warning("this runs as root: it can read every file of this machine, and back it up");
+    }
+    let mut waited = false;
+    let look = || {
+        Ok(match door::connect(app)? {
+            Some(remote) if remote.stays => Seen::Other(remote),
+            Some(_) => {
+                if !waited {
+                    waited = true;
+                    app.ui.note("waiting for another candor command to end");
+                }
+                Seen::Busy
+            }
+            None => Seen::Nobody,
+        })
+    };
+    if !device::has_account(app)? {
+        // Somebody new is told what is missing before anything is made, the folder included.
+        check_newcomer(app, args)?;
+    }
+    match device::lock_or(app, look)? {
+        LockOr::Other(remote) => {
+            app.ui.note("joining the `candor up` that runs already");
+            work(app, &mut Door::There(remote), paths, args)
+                .and_then(|done| partial(done.problems, "saved"))
+        }
+        LockOr::Locked(home) => run_here(app, home, paths, args),
+    }
+}
+
+fn run_here(app: &App, home: Home, paths: Vec<PathBuf>, args: &UpArgs) -> Outcome {
+    let opened = if !device::has_account(app)? {
+        newcomer(app, home, args)?
+    } else {
+        device::open(app, home, None)?
+    };
+    let own = opened.cell.clone();
+    if let Some(own) = &own {
+        store_invitation(app, own)?;
+    }
+    let mut door = Door::serve(app, opened, !args.once)?;
+    let running = own
+        .as_ref()
+        .filter(|_| !args.once)
+        .and_then(|own| listen(app, own));
+    let result = work(app, &mut door, paths, args);
+    let result = match result {
+        Ok(done) if args.once => partial(done.problems, "saved"),
+        Ok(_) => schedule::stay(app, &mut door),
+        // A cell elsewhere that is down now is no reason to go away.
+        Err(failure) if failure.kind == Kind::Unreachable && !args.once => {
+            app.ui.note(&failure.text());
+            schedule::stay(app, &mut door)
+        }
+        Err(failure) => Err(failure),
+    };
+    if !args.once {
+        // Whoever uses this engine through the socket sees that it ends.
+        app.stop.stop();
+    }
+    door.close(app);
+    if let Some(running) = running {
+        app.runtime.block_on(running.ended());
+    }
+    result
+}
+
+/// Lets other devices in. Not being able to is no reason not to back up.
+fn listen(app: &App, own: &Cell) -> Option<Running> {
+    match Running::start(app, own) {
+        Ok(running) => {
+            app.ui.note(&format!(
+                "The cell listens on {}; `listen` in its cell.toml changes that.",
+                running.address
+            ));
+            Some(running)
+        }
+        Err(failure) => {
+            app.ui.warning(&format!(
+                "other devices cannot reach this cell: {}",
+                failure.sentence
+            ));
+            None
+        }
+    }
+}
+
+fn check_newcomer(app: &App, args: &UpArgs) -> Outcome {
+    PhraseTo::decide(app, args.recovery_file.as_deref(), args.yes)?;
+    device::check_protection(app, args.keys.unprotected_keys)
+}
+
+fn newcomer(app: &App, home: Home, args: &UpArgs) -> Outcome<Opened> {
+    let phrase_to = PhraseTo::decide(app, args.recovery_file.as_deref(), args.yes)?;
+    let protection = device::new_protection(app, args.keys.unprotected_keys)?;
+    let own = cell::open_or_make_own(app)?;
+    let invitation = app.runtime.block_on(cell::make_invitation(&own))?;
+    app.ui.note(&format!(
+        "A cell of your own is in {}.",
+        app.home.cell().display()
+    ));
+    account::make(
+        app,
+        NewAccount {
+            home,
+            invitation,
+            embedded: Some(own),
+            name: OWN_ACCOUNT_NAME.to_owned(),
+            protection,
+            phrase_to,
+        },
+    )
+}
+
+/// Stores the invitation for the person's other devices. It opens no account; the phrase does.
+fn store_invitation(app: &App, own: &Cell) -> Outcome {
+    let path = app.home.invitation();
+    let text = format!("{}\n", own.address_card().to_text());
+    if std::fs::read_to_string(&path).is_ok_and(|stored| stored == text) {
+        return Ok(());
+    }
+    home::replace_private(&path, text.as_bytes()).doing(|| format!("write {}", path.display()))?;
+    app.ui.note(&format!(
+        "This cell's invitation, also in {}. Keep a copy with the phrase:\n  {}",
+        path.display(),
+        text.trim_end()
+    ));
+    Ok(())
+}
+
+/// What a round of work came to.
+struct Done {
+    problems: u64,
+}
+
+fn work(app: &App, door: &mut Door, paths: Vec<PathBuf>, args: &UpArgs) -> Outcome<Done> {
+    let before = view!(execute(app, door, Command::BackupList)?, Sets)?;
+    let asked_for = !paths.is_empty();
+    let names = sets_of(app, door, &before, &paths)?;
+    if names.is_empty() && before.is_empty() {
+        Summary::default().print(app, door, args.once)?;
+        return Ok(Done { problems: 0 });
+    }
+    // Without paths nobody asked for anything new, and what was switched off stays off.
+    if asked_for && consent::ask(app, door, "backup", &names, args.yes)? == Answer::No {
+        return Err(consent::refused("backup"));
+    }
+    let sets = view!(execute(app, door, Command::BackupList)?, Sets)?;
+    let wanted = |set: &&SetView| set.consent == "on" && (!asked_for || names.contains(&set.name));
+    let run: Vec<&SetView> = sets.iter().filter(wanted).collect();
+    let mut summary = Summary::default();
+    if !run.is_empty() {
+        let backups = back_up(app, door, run.iter().map(|set| set.name.clone()).collect())?;
+        summary = with_samples(app, door, &run, backups)?;
+    }
+    let problems = summary.backups.iter().map(|backup| backup.problems).sum();
+    summary.print(app, door, args.once)?;
+    Ok(Done { problems })
+}
+
+/// The names of the sets for these paths; what is in none yet gets one of its own.
+fn sets_of(
+    app: &App,
+    door: &mut Door,
+    known: &[SetView],
+    paths: &[PathBuf],
+) -> Outcome<Vec<String>> {
+    let mut names = Vec::new();
+    for path in paths {
+        let path = PathText::from_path(path);
+        let name = match known.iter().find(|set| set.paths.contains(&path)) {
+            Some(set) => set.name.clone(),
+            None => {
+                let add = Command::BackupAdd {
+                    name: None,
+                    paths: vec![path],
+                    excludes: Vec::new(),
+                };
+                view!(execute(app, door, add)?, Set)?.name
+            }
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// After a first backup, a sample comes back and is compared: a backup is good when it was restored.
+fn with_samples(
+    app: &App,
+    door: &mut Door,
+    run: &[&SetView],
+    backups: Vec<BackupView>,
+) -> Outcome<Summary> {
+    object(&app.ui, "backups", &backups)?;
+    let mut samples = Vec::new();
+    for backup in &backups {
+        app.ui.data(&views::backup(backup))?;
+        let first = run
+            .iter()
+            .find(|set| set.name == backup.set && set.last_backup_ms.is_none());
+        let Some(set) = first else { continue };
+        let sample = sample::restore_and_compare(app, door, set)?;
+        app.ui.note(&format!(
+            "{}: {} restored and compared: equal",
+            text::shown(&set.name),
+            text::counted(sample.files, "file", "files")
+        ));
+        samples.push(sample);
+    }
+    Ok(Summary { backups, samples })
+}
+
+/// A sample differs from its source.
+fn differs(sample: &Sample, path: &PathText) -> Failure {
+    let sentence = format!(
+        "{} of {} came back different from what was saved",
+        text::shown(&path.text),
+        sample.set
+    );
+    Failure::new(Kind::Integrity, sentence)
+        .hint("keep the source; `candor backup check --read-data` tells more")
+}

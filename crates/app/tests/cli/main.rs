@@ -1,0 +1,16 @@
+//! The real program, run as people run it.
+#![cfg(feature = "device")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs
+)]
+
+mod failing;
+mod help;
+mod person;
+mod running;
+mod separate;
+mod starting;
+mod stopping;

@@ -1,0 +1,218 @@
+//! A cell of its own, reached over TLS.
+
+use std::path::{Path, PathBuf};
+
+use crate::person::{Person, Running, tree};
+
+struct Cell {
+    home: PathBuf,
+    running: Running,
+    invitation: String,
+}
+
+fn start(person: &Person, home: &Path) -> Running {
+    Running::start(
+        &mut person.command_in(home, ["server", "run"]),
+        "listening on",
+    )
+}
+
+fn cell(person: &Person) -> Cell {
+    let home = person.path("cell-home");
+    person
+        .run_in(
+            &home,
+            [
+                "server",
+                "init",
+                "--region",
+                "test-region",
+                "--controller",
+                "Somebody Ltd",
+            ],
+        )
+        .must(0)
+        .says("invitations will name 127.0.0.1:");
+    person
+        .run_in(&home, ["server", "init", "--region", "test-region"])
+        .must(1)
+        .says("hint:");
+    person.run_in(&home, ["server", "check-config"]).must(0);
+    let running = start(person, &home);
+    let invitation = person
+        .run_in(&home, ["server", "invite"])
+        .must(0)
+        .stdout
+        .trim()
+        .to_owned();
+    Cell {
+        home,
+        running,
+        invitation,
+    }
+}
+
+fn create(person: &Person, cell: &Cell) -> crate::person::Ended {
+    let words = [
+        "account",
+        "create",
+        "alice",
+        "--cell",
+        &cell.invitation,
+        "--unprotected-keys",
+        "--recovery-file",
+    ];
+    person.run(
+        words
+            .iter()
+            .map(std::ffi::OsStr::new)
+            .chain([person.phrase().as_os_str()]),
+    )
+}
+
+#[test]
+fn a_device_uses_a_cell_elsewhere_and_outlives_its_absence() {
+    let person = Person::new();
+    let cell = cell(&person);
+    create(&person, &cell).must(0);
+    person
+        .run(["backup", "add", "documents", "--exclude", "*.tmp"])
+        .must(0)
+        .says("candor consent on backup");
+    person.run(["backup", "run", "--all"]).must(3);
+    person
+        .run(["consent", "on", "backup", "--yes"])
+        .must(0)
+        .says("Somebody Ltd, region test-region");
+    person.run(["backup", "run", "--all"]).must(0);
+    let lines = person.run(["ledger", "--json"]).must(0).json();
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["ledger-line"]["protocol"] == "tcp")
+    );
+    assert_eq!(cell.running.terminate(), 0);
+    std::fs::write(person.documents().join("later"), "while the cell is down").unwrap();
+    person.run(["backup", "run", "--all"]).must(5).says("hint:");
+    person.run(["status"]).must(0);
+    let again = start(&person, &cell.home);
+    person.run(["backup", "run", "--all"]).must(0);
+    person
+        .run(["backup", "restore", "latest", "--to", "restored"])
+        .must(0);
+    assert_eq!(
+        tree(&person.path("restored/documents")),
+        tree(&person.documents())
+    );
+    assert_eq!(again.terminate(), 0);
+}
+
+#[test]
+fn the_phrase_and_the_invitation_bring_everything_back() {
+    let person = Person::backed_up();
+    let invitation = std::fs::read_to_string(person.home().join("invitation")).unwrap();
+    let running = start(&person, person.home());
+    // The first device finds its cell in another process, and reaches it like any other.
+    person.run(["backup", "run", "--all"]).must(0);
+    let lines = person.run(["ledger", "--json"]).must(0).json();
+    assert_eq!(lines.last().unwrap()["ledger-line"]["protocol"], "tcp");
+    let second = person.path("second");
+    let cell = format!("@{}", person.home().join("invitation").display());
+    let words = [
+        "account",
+        "recover",
+        "--cell",
+        &cell,
+        "--unprotected-keys",
+        "--recovery-file",
+        "phrase.txt",
+    ];
+    person
+        .run_in(&second, words)
+        .must(0)
+        .says("candor backup ls latest");
+    person
+        .run_in(&second, ["backup", "restore", "latest", "--to", "restored"])
+        .must(0);
+    assert_eq!(
+        tree(&person.path("restored/documents")),
+        tree(&person.documents())
+    );
+    let devices = person
+        .run_in(&second, ["device", "list", "--json"])
+        .must(0)
+        .field("devices");
+    assert_eq!(devices.as_array().unwrap().len(), 2);
+    assert!(invitation.starts_with("candor1:"));
+    assert_eq!(running.terminate(), 0);
+}
+
+#[test]
+fn a_wrong_phrase_and_a_bad_invitation_are_refused_and_leave_nothing() {
+    let person = Person::new();
+    let cell = cell(&person);
+    let phrase = person.path("wrong.txt");
+    let recover = |invitation: &str| {
+        person.run([
+            "account",
+            "recover",
+            "--cell",
+            invitation,
+            "--unprotected-keys",
+            "--recovery-file",
+            "wrong.txt",
+        ])
+    };
+    std::fs::write(&phrase, "abandon abandon").unwrap();
+    recover(&cell.invitation)
+        .must(1)
+        .says("24 words")
+        .says("hint:");
+    std::fs::write(&phrase, "abandon ".repeat(24)).unwrap();
+    recover(&cell.invitation)
+        .must(1)
+        .says("do not belong together");
+    std::fs::write(&phrase, format!("{}xyzzy", "abandon ".repeat(23))).unwrap();
+    recover(&cell.invitation).must(1).says("word 24");
+    // A good phrase of no account of this cell.
+    std::fs::write(&phrase, format!("{}art", "abandon ".repeat(23))).unwrap();
+    recover(&cell.invitation).must(1).says("hint:");
+    recover("candor1:nonsense").must(2).says("hint:");
+    recover("@no-such-file").must(2);
+    let status = person.run(["status", "--json"]).must(0);
+    assert!(status.field("status")["account"].is_null());
+    // What was tried does not stand in the way of the right phrase.
+    create(&person, &cell).must(0);
+}
+
+#[test]
+fn an_invitation_opens_one_account() {
+    let person = Person::new();
+    let cell = cell(&person);
+    create(&person, &cell).must(0);
+    let other = Person::new();
+    create(&other, &cell).must(6).says("candor server invite");
+    // A second try goes on with the keys of the first one, and never leaves them less protected than
+    // the person says.
+    std::fs::write(other.path("passphrase"), "correct horse").unwrap();
+    let words = ["account", "create", "alice", "--cell", &cell.invitation];
+    let protected = [
+        "--recovery-file",
+        "other.txt",
+        "--passphrase-file",
+        "passphrase",
+    ];
+    other
+        .run(words.iter().chain(&protected))
+        .must(2)
+        .says("without a passphrase");
+    assert!(!other.phrase().exists());
+    let invitation = person
+        .run_in(&cell.home, ["server", "invite"])
+        .must(0)
+        .stdout
+        .trim()
+        .to_owned();
+    create(&person, &cell).must(1).says("already");
+    create(&other, &Cell { invitation, ..cell }).must(0);
+}

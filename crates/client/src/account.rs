@@ -1,0 +1,704 @@
+//! Opening an account, getting one back with the phrase, keeping its chain current, and stating
+//! something on it.
+//!
+//! 1. *Create*: this device makes the first three statements — genesis and its own enrolment, signed
+//!    by the root key out of the phrase, and the account's first key epoch, signed by itself — and
+//!    sends them with the one-time right. The root key is needed for a moment and kept nowhere.
+//! 2. *Recover*: the root key finds the account; the chain is checked from its first entry, whose root
+//!    and recovery keys must be the phrase's; all keys are opened with the recovery key; this device
+//!    is enrolled, signed by the root, and every key epoch is renewed so that it is a member.
+//! 3. *Sync*: new records are checked one by one, then against the rollback memory, which is written
+//!    before anything rests on them.
+//! 4. *Append*: by compare-and-swap. Whoever loses reads what came first and signs the same drafts
+//!    again for their new place; nobody is asked again.
+//!
+//! Statements that reached the cell while its answer was lost are recognised by their commitments
+//! when the chain is read again, and are not stated twice.
+
+use std::sync::Arc;
+
+use candor_consent::{Errand, errand};
+use candor_vault::Entropy;
+use candor_vault::entropy::EntropyError;
+use candor_wire::api::{API_VERSION, ErrorCode, OpenAccount};
+use candor_wire::cell::InvitationRight;
+use candor_wire::chain::{ChainError, Record};
+use candor_wire::errand::{ERRAND_VERSION, ErrandToken, Purpose, SignedErrand};
+use candor_wire::ids::{Label, RequestNonce, Salt};
+use candor_wire::limits::ERRAND_MAX_MS;
+use candor_wire::sign::{Ed25519Public, SecretKey};
+use candor_wire::statement::{Body, DeviceAdded, Draft, Genesis, Kind, genesis_link};
+use candor_wire::{AccountId, CellId, DeviceId, Millis, StatementId};
+use hmac::{KeyInit as _, Mac as _};
+
+use crate::api::{Api, ApiError, CheckedCell};
+pub use crate::chain::Chain;
+use crate::chain::{LoadError, acknowledge};
+use crate::clock::Clock;
+use crate::egress::Egress;
+use crate::epochs::{self, EpochError, EpochSecret, Recipients, ScopeKeys};
+use crate::keystore::{KeyStore, KeyStoreError};
+use crate::memory::{Memory, MemoryError};
+use crate::phrase::RecoveryPhrase;
+use crate::seal_small;
+
+/// How often a lost compare-and-swap is tried again. Two devices that state something in the same
+/// second lose once; ten times mean that something else is wrong.
+pub const APPEND_TRIES_MAX: u32 = 10;
+
+const INFO_WATCH: &[u8] = b"candor/account/watch/1";
+const INFO_NAME: &[u8] = b"candor/account/device-name/1";
+
+/// Why something about the account did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// The cell was not reached, or refused, or its answer was refused.
+    #[error("the cell did not do what was asked")]
+    Api(#[source] ApiError),
+    /// The chain does not verify.
+    #[error("the account's chain does not verify")]
+    Chain(#[source] ChainError),
+    /// The chain or the cell's keys on this device do not verify.
+    #[error("the account's chain does not verify")]
+    Load(#[source] LoadError),
+    /// Something is older than what this device saw before, or the memory cannot be used.
+    #[error("the rollback memory refused")]
+    Memory(#[source] MemoryError),
+    /// A key epoch cannot be made or opened.
+    #[error("a key of the account cannot be opened")]
+    Epoch(#[source] EpochError),
+    /// The key store cannot be written.
+    #[error("the key store cannot be written")]
+    KeyStore(#[source] KeyStoreError),
+    /// The cell knows no account of this phrase.
+    #[error("the cell knows no account with this recovery phrase")]
+    NotFound,
+    /// The cell showed an account that begins with other keys than the phrase's.
+    #[error("the account that the cell showed does not belong to this recovery phrase")]
+    OtherRoot,
+    /// The cell showed a chain that begins with another statement than the account's.
+    #[error("the chain that the cell showed is not this account's")]
+    OtherGenesis,
+    /// This device is not on the account's chain.
+    #[error("this device is not on the account's chain")]
+    NotEnrolled,
+    /// Others kept stating things first.
+    #[error("the account's chain kept changing")]
+    Contended,
+    /// This device's clock or its errand cannot be used.
+    #[error("an errand could not be made")]
+    Errand,
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes")]
+    Entropy,
+}
+
+macro_rules! wraps {
+    ($($source:ty => $variant:ident),* $(,)?) => {$(
+        impl From<$source> for AccountError {
+            fn from(source: $source) -> Self {
+                Self::$variant(source)
+            }
+        }
+    )*};
+}
+
+wraps!(
+    ApiError => Api, ChainError => Chain, LoadError => Load, MemoryError => Memory,
+    EpochError => Epoch, KeyStoreError => KeyStore,
+);
+
+impl From<EntropyError> for AccountError {
+    fn from(_: EntropyError) -> Self {
+        Self::Entropy
+    }
+}
+
+impl From<crate::egress::EgressError> for AccountError {
+    fn from(error: crate::egress::EgressError) -> Self {
+        Self::Api(error.into())
+    }
+}
+
+/// The time and the random bytes of an operation.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Dates statements and errands.
+    pub clock: &'a dyn Clock,
+    /// Salts, nonces and keys.
+    pub entropy: &'a dyn Entropy,
+}
+
+/// For whom an errand is.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrandFor {
+    /// What for.
+    pub purpose: Purpose,
+    /// The account; `None` only while a recovery does not know it.
+    pub account: Option<AccountId>,
+    /// The device that acts; `None` for the root key.
+    pub signer: Option<DeviceId>,
+    /// At which cell.
+    pub cell: CellId,
+}
+
+/// Signs an errand with `key`: the person just asked for this one thing.
+pub fn sign_errand(
+    what: ErrandFor,
+    key: &SecretKey,
+    surroundings: Surroundings<'_>,
+) -> Result<Errand, AccountError> {
+    let now = surroundings.clock.now();
+    let mut nonce = [0; RequestNonce::BYTES];
+    surroundings.entropy.fill(&mut nonce)?;
+    let token = ErrandToken {
+        version: ERRAND_VERSION,
+        account: what.account,
+        signer: what.signer,
+        purpose: what.purpose,
+        cell: what.cell,
+        created: now,
+        expires: now.plus_ms(ERRAND_MAX_MS),
+        nonce: RequestNonce::from_bytes(nonce),
+    };
+    let signed = SignedErrand::sign(&token, key.ed25519());
+    errand(signed, &key.ed25519().public(), &what.cell, now).map_err(|_| AccountError::Errand)
+}
+
+/// The API under an errand of this device.
+pub fn device_errand(
+    egress: &Egress,
+    keys: &KeyStore,
+    purpose: Purpose,
+    surroundings: Surroundings<'_>,
+) -> Result<Api, AccountError> {
+    let signing = keys.signing();
+    let what = ErrandFor {
+        purpose,
+        account: keys.account(),
+        signer: Some(keys.device()),
+        cell: egress.cell(),
+    };
+    let errand = sign_errand(what, &signing, surroundings)?;
+    Ok(Api::new(egress.open(Box::new(errand), signing)?))
+}
+
+/// The log label of the `n`-th statement of a kind (from 0): HMAC-SHA256 under that kind's watch key,
+/// which is derived from the key of the account's first epoch.
+pub fn label(account_keys: &ScopeKeys, kind: Kind, n: u64) -> Option<Label> {
+    account_keys.get(1).map(|first| label_of(first, kind, n))
+}
+
+fn label_of(first: &EpochSecret, kind: Kind, n: u64) -> Label {
+    let watch = first.derive(&[INFO_WATCH, &[kind.code()]]);
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(watch.as_ref())
+        .expect("HMAC takes keys of every length");
+    mac.update(&n.to_be_bytes());
+    Label::from_bytes(mac.finalize().into_bytes().into())
+}
+
+/// Seals a device's name for the account's devices.
+fn seal_name(
+    name: &str,
+    account: AccountId,
+    device: DeviceId,
+    first: &EpochSecret,
+    entropy: &dyn Entropy,
+) -> Result<Vec<u8>, EntropyError> {
+    // One key for each device, and a device is named once.
+    let place: [&[u8]; 3] = [INFO_NAME, account.as_bytes(), device.as_bytes()];
+    seal_small::seal(
+        &first.derive(&place),
+        &place.concat(),
+        name.as_bytes(),
+        entropy,
+    )
+}
+
+/// Opens a device's name. `None` if it was sealed under other keys, or is no text.
+pub fn open_name(
+    added: &DeviceAdded,
+    account: AccountId,
+    account_keys: &ScopeKeys,
+) -> Option<String> {
+    let place: [&[u8]; 3] = [INFO_NAME, account.as_bytes(), added.device.as_bytes()];
+    let key = account_keys.get(1)?.derive(&place);
+    let name = seal_small::open(&key, &place.concat(), &added.sealed_name).ok()?;
+    String::from_utf8(name).ok()
+}
+
+fn draft(
+    account: AccountId,
+    signer: Option<DeviceId>,
+    label: Label,
+    body: Body,
+    surroundings: Surroundings<'_>,
+) -> Result<Draft, AccountError> {
+    let mut salt = [0; Salt::BYTES];
+    surroundings.entropy.fill(&mut salt)?;
+    let time = surroundings.clock.now();
+    Ok(Draft {
+        account,
+        signer,
+        time,
+        label,
+        salt: Salt::from_bytes(salt),
+        body,
+    })
+}
+
+fn enrolment(
+    account: AccountId,
+    keys: &KeyStore,
+    first: &EpochSecret,
+    entropy: &dyn Entropy,
+) -> Result<Body, AccountError> {
+    let sealed_name = seal_name(keys.device_name(), account, keys.device(), first, entropy)?;
+    Ok(Body::DeviceAdded(Box::new(DeviceAdded {
+        device: keys.device(),
+        role: keys.role(),
+        signing: keys.signing().public(),
+        agreement: keys.agreement().public(),
+        sealed_name,
+    })))
+}
+
+/// Opens an account with the one-time `right`. The key store names the account already
+/// ([`crate::keystore::NewKeys::account`]) and is durable; afterwards it is enrolled and holds the
+/// account's first key.
+pub async fn create(
+    egress: &Egress,
+    right: InvitationRight,
+    phrase: &RecoveryPhrase,
+    keys: &mut KeyStore,
+    memory: &Memory,
+    surroundings: Surroundings<'_>,
+) -> Result<Chain, AccountError> {
+    let account = keys.account().ok_or(AccountError::NotEnrolled)?;
+    let (mut records, scope) = first_records(account, egress.cell(), phrase, keys, surroundings)?;
+    let api = device_errand(egress, keys, Purpose::Create, surroundings)?;
+    let body = OpenAccount {
+        version: API_VERSION,
+        account,
+        right,
+        records: records.clone(),
+    };
+    let result: Result<Chain, AccountError> = async {
+        let CheckedCell { signed, keyring } = api.describe_cell().await?;
+        memory.remember_cell(keyring.current().serial)?;
+        let acknowledgements = api.open_account(&body).await?;
+        acknowledge(&mut records, acknowledgements);
+        let chain = Chain::load(&egress.root(), account, signed, records)?;
+        memory.remember_chain(chain.view())?;
+        Ok(chain)
+    }
+    .await;
+    api.close().await;
+    let chain = result?;
+    keys.put_keys(scope);
+    keys.set_enrolled(account, chain.genesis());
+    keys.save()?;
+    Ok(chain)
+}
+
+/// Genesis, this device, the account's first epoch.
+fn first_records(
+    account: AccountId,
+    cell: CellId,
+    phrase: &RecoveryPhrase,
+    keys: &KeyStore,
+    surroundings: Surroundings<'_>,
+) -> Result<(Vec<Record>, ScopeKeys), AccountError> {
+    let root = phrase.root();
+    let recovery = phrase.recovery().public();
+    let recipients = Recipients::new(recovery, [(keys.device(), keys.agreement().public())]);
+    let (epoch, scope) = epochs::begin(account, None, &recipients, surroundings.entropy)?;
+    let first = scope
+        .get(1)
+        .ok_or(AccountError::Epoch(EpochError::Rejected))?;
+    let genesis = Genesis {
+        root: root.public(),
+        recovery,
+        cell,
+    };
+    let device = Some(keys.device());
+    let signing = keys.signing();
+    let bodies = [
+        (None, &root, Body::Genesis(Box::new(genesis))),
+        (
+            None,
+            &root,
+            enrolment(account, keys, first, surroundings.entropy)?,
+        ),
+        (device, signing.as_ref(), Body::Epoch(Box::new(epoch))),
+    ];
+    let mut records = Vec::with_capacity(bodies.len());
+    let mut tip = genesis_link();
+    for (sequence, (signer, key, body)) in (0..).zip(bodies) {
+        // Each kind occurs once: all of them are number 0.
+        let label = label_of(first, body.kind(), 0);
+        let draft = draft(account, signer, label, body, surroundings)?;
+        let (statement, link) = draft.sign(sequence, tip, key);
+        records.push(Record::of(statement).expect("a statement that was just made can be read"));
+        tip = link;
+    }
+    Ok((records, scope))
+}
+
+/// Finds the account of the phrase, checks its chain, enrols this device and opens all keys.
+pub async fn recover(
+    egress: &Egress,
+    phrase: &RecoveryPhrase,
+    keys: &mut KeyStore,
+    memory: &Memory,
+    surroundings: Surroundings<'_>,
+) -> Result<Chain, AccountError> {
+    let root = Arc::new(phrase.root());
+    let what = |account| ErrandFor {
+        purpose: Purpose::Recover,
+        account,
+        signer: None,
+        cell: egress.cell(),
+    };
+    let open = |account| -> Result<Api, AccountError> {
+        let errand = sign_errand(what(account), &root, surroundings)?;
+        Ok(Api::new(egress.open(Box::new(errand), Arc::clone(&root))?))
+    };
+    let finder = open(None)?;
+    let found = finder.find_account(&root.public()).await;
+    finder.close().await;
+    let account = found?.ok_or(AccountError::NotFound)?;
+    let api = open(Some(account))?;
+    let result = recover_with(
+        &api,
+        egress,
+        account,
+        phrase,
+        &root,
+        keys,
+        memory,
+        surroundings,
+    )
+    .await;
+    api.close().await;
+    let mut chain = result?;
+    // From here on this device speaks for itself: it makes itself a member of every epoch.
+    let api = device_errand(egress, keys, Purpose::Consent, surroundings)?;
+    let joined = join_epochs(&api, &mut chain, keys, memory, surroundings).await;
+    api.close().await;
+    joined?;
+    keys.save()?;
+    Ok(chain)
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one step of `recover`, split off to close its connection"
+)]
+async fn recover_with(
+    api: &Api,
+    egress: &Egress,
+    account: AccountId,
+    phrase: &RecoveryPhrase,
+    root: &SecretKey,
+    keys: &mut KeyStore,
+    memory: &Memory,
+    surroundings: Surroundings<'_>,
+) -> Result<Chain, AccountError> {
+    let CheckedCell { signed, keyring } = api.describe_cell().await?;
+    memory.remember_cell(keyring.current().serial)?;
+    let (records, is_all) = api.read_chain(account, 0).await?;
+    let mut chain = Chain::load(&egress.root(), account, signed, records)?;
+    let recovery = phrase.recovery();
+    let genesis = chain.view().genesis();
+    if genesis.root != root.public() || genesis.recovery != recovery.public() {
+        return Err(AccountError::OtherRoot);
+    }
+    if !is_all {
+        read_on(api, &mut chain, memory).await?;
+    }
+    memory.remember_chain(chain.view())?;
+    let scopes = std::iter::once(None).chain(chain.view().vaults().map(Some));
+    for record in scopes.filter_map(|scope| chain.view().epoch(scope)) {
+        keys.put_keys(epochs::open(account, record, None, &recovery)?);
+    }
+    let account_keys = keys
+        .keys(None)
+        .ok_or(AccountError::Epoch(EpochError::Rejected))?;
+    if chain.view().device(&keys.device()).is_none() {
+        let first = account_keys
+            .get(1)
+            .ok_or(AccountError::Epoch(EpochError::Rejected))?;
+        let body = enrolment(account, keys, first, surroundings.entropy)?;
+        append_as(
+            api,
+            &mut chain,
+            memory,
+            keys,
+            None,
+            root,
+            vec![body],
+            surroundings,
+        )
+        .await?;
+    }
+    keys.set_enrolled(account, chain.genesis());
+    keys.save()?;
+    Ok(chain)
+}
+
+/// Renews every epoch that is not wrapped to this device.
+async fn join_epochs(
+    api: &Api,
+    chain: &mut Chain,
+    keys: &mut KeyStore,
+    memory: &Memory,
+    surroundings: Surroundings<'_>,
+) -> Result<(), AccountError> {
+    let recipients = Recipients::of(chain.view());
+    let mut bodies = Vec::new();
+    let mut renewed = Vec::new();
+    for scope in std::iter::once(None).chain(chain.view().vaults().map(Some)) {
+        let Some(record) = chain.view().epoch(scope) else {
+            continue;
+        };
+        if record.wrap_for(Some(keys.device())).is_some() {
+            continue;
+        }
+        let held = keys
+            .keys(scope)
+            .ok_or(AccountError::Epoch(EpochError::NotRecipient))?;
+        let (record, scope) =
+            epochs::rotate(chain.account(), held, &recipients, surroundings.entropy)?;
+        bodies.push(Body::Epoch(Box::new(record)));
+        renewed.push(scope);
+    }
+    if bodies.is_empty() {
+        return Ok(());
+    }
+    append(api, chain, memory, keys, bodies, surroundings).await?;
+    renewed.into_iter().for_each(|scope| keys.put_keys(scope));
+    Ok(())
+}
+
+/// The whole chain, for a device that knows its account and nothing of its chain.
+pub async fn fetch(
+    api: &Api,
+    root: &Ed25519Public,
+    account: AccountId,
+    genesis: Option<StatementId>,
+    memory: &Memory,
+) -> Result<Chain, AccountError> {
+    let CheckedCell { signed, keyring } = api.describe_cell().await?;
+    memory.remember_cell(keyring.current().serial)?;
+    let (records, is_all) = api.read_chain(account, 0).await?;
+    let mut chain = Chain::load(root, account, signed, records)?;
+    if genesis.is_some_and(|genesis| genesis != chain.genesis()) {
+        return Err(AccountError::OtherGenesis);
+    }
+    if !is_all {
+        read_on(api, &mut chain, memory).await?;
+    }
+    memory.remember_chain(chain.view())?;
+    Ok(chain)
+}
+
+/// Brings the chain up to date: the cell's keys, then new records, each checked; then the rollback
+/// memory. On an error the chain is as it was.
+pub async fn sync(api: &Api, chain: &mut Chain, memory: &Memory) -> Result<(), AccountError> {
+    let CheckedCell { signed, keyring } = api.describe_cell().await?;
+    memory.remember_cell(keyring.current().serial)?;
+    let mut newer = chain.clone();
+    newer.set_cell_keys(signed, keyring);
+    read_on(api, &mut newer, memory).await?;
+    *chain = newer;
+    Ok(())
+}
+
+/// Reads what follows, page by page: a cell that sends what nobody signed is refused at the first.
+async fn read_on(api: &Api, chain: &mut Chain, memory: &Memory) -> Result<(), AccountError> {
+    loop {
+        let next = chain.view().next_sequence();
+        let (records, is_all) = api.read_chain(chain.account(), next).await?;
+        chain.extend(records)?;
+        if is_all {
+            break;
+        }
+    }
+    memory.remember_chain(chain.view())?;
+    Ok(())
+}
+
+/// Opens the newest keys of every scope with this device's key, where the key store does not hold
+/// them yet. Returns whether there were any; the caller saves the key store then.
+///
+/// A key that is held already must be the one that the chain announces: what is sealed under another
+/// one could be opened by nobody else, and not with the phrase.
+pub fn open_keys(chain: &Chain, keys: &mut KeyStore) -> Result<bool, AccountError> {
+    let mut is_new = false;
+    for scope in std::iter::once(None).chain(chain.view().vaults().map(Some)) {
+        let Some(record) = chain.view().epoch(scope) else {
+            continue;
+        };
+        if let Some(held) = keys
+            .keys(scope)
+            .filter(|held| held.newest() >= record.epoch)
+        {
+            if !epochs::is_announced(chain.account(), record, held) {
+                return Err(EpochError::Rejected.into());
+            }
+            continue;
+        }
+        match epochs::open(
+            chain.account(),
+            record,
+            Some(keys.device()),
+            keys.agreement(),
+        ) {
+            Ok(opened) => {
+                keys.put_keys(opened);
+                is_new = true;
+            }
+            // Membership is per vault: another device's vault need not be this one's.
+            Err(EpochError::NotRecipient) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(is_new)
+}
+
+/// States `bodies` on the chain, signed by this device, all at once. Returns when the cell has
+/// acknowledged them and the memory holds them.
+pub async fn append(
+    api: &Api,
+    chain: &mut Chain,
+    memory: &Memory,
+    keys: &KeyStore,
+    bodies: Vec<Body>,
+    surroundings: Surroundings<'_>,
+) -> Result<(), AccountError> {
+    let signing = keys.signing();
+    let signer = Some(keys.device());
+    append_as(
+        api,
+        chain,
+        memory,
+        keys,
+        signer,
+        &signing,
+        bodies,
+        surroundings,
+    )
+    .await
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "who signs is the one thing that its two callers differ in"
+)]
+async fn append_as(
+    api: &Api,
+    chain: &mut Chain,
+    memory: &Memory,
+    keys: &KeyStore,
+    signer: Option<DeviceId>,
+    key: &SecretKey,
+    bodies: Vec<Body>,
+    surroundings: Surroundings<'_>,
+) -> Result<(), AccountError> {
+    let account = chain.account();
+    let account_keys = keys.keys(None).ok_or(AccountError::NotEnrolled)?;
+    let first = account_keys.get(1).ok_or(AccountError::NotEnrolled)?;
+    let mut drafts = Vec::with_capacity(bodies.len());
+    for body in bodies {
+        // The label is decided anew at each try: it counts the statements of its kind.
+        drafts.push(draft(
+            account,
+            signer,
+            Label::from_bytes([0; 32]),
+            body,
+            surroundings,
+        )?);
+    }
+    for _ in 0..APPEND_TRIES_MAX {
+        let before = chain.view().next_sequence();
+        let mut records = sign_all(chain, first, &mut drafts, key);
+        match api
+            .append_chain(account, chain.view().tip(), records.clone())
+            .await
+        {
+            Ok(acknowledgements) => {
+                acknowledge(&mut records, acknowledgements);
+                let mut newer = chain.clone();
+                newer.extend(records)?;
+                memory.remember_chain(newer.view())?;
+                *chain = newer;
+                return Ok(());
+            }
+            Err(ApiError::Refused {
+                code: ErrorCode::Conflict,
+                ..
+            }) => {
+                let mut newer = chain.clone();
+                read_on(api, &mut newer, memory).await?;
+                *chain = newer;
+                if is_stated(chain, before, &records) {
+                    return Ok(());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(AccountError::Contended)
+}
+
+/// Signs the drafts for the places after the chain's end.
+fn sign_all(
+    chain: &Chain,
+    first: &EpochSecret,
+    drafts: &mut [Draft],
+    key: &SecretKey,
+) -> Vec<Record> {
+    let history = chain.view().history();
+    let mut tip = chain.view().tip();
+    let mut kinds: Vec<Kind> = Vec::with_capacity(drafts.len());
+    let mut records = Vec::with_capacity(drafts.len());
+    for (sequence, draft) in (chain.view().next_sequence()..).zip(drafts) {
+        let kind = draft.body.kind();
+        let stated = history.iter().filter(|entry| entry.kind == kind).count();
+        let in_this_batch = kinds.iter().filter(|other| **other == kind).count();
+        draft.label = label_of(first, kind, (stated + in_this_batch) as u64);
+        let (statement, link) = draft.sign(sequence, tip, key);
+        records.push(Record::of(statement).expect("a statement that was just made can be read"));
+        kinds.push(kind);
+        tip = link;
+    }
+    records
+}
+
+/// Whether the cell took exactly these records at exactly their places: the answer to an earlier try
+/// was lost.
+fn is_stated(chain: &Chain, before: u64, records: &[Record]) -> bool {
+    let start = usize::try_from(before).unwrap_or(usize::MAX);
+    let there = chain.view().history().get(start..).unwrap_or_default();
+    there.len() >= records.len()
+        && there
+            .iter()
+            .zip(records)
+            .all(|(there, record)| there.id == record.commitment)
+}
+
+/// A random account id, for [`crate::keystore::NewKeys::account`].
+pub fn new_account_id(entropy: &dyn Entropy) -> Result<AccountId, EntropyError> {
+    let mut id = [0; AccountId::BYTES];
+    entropy.fill(&mut id)?;
+    Ok(AccountId::from_bytes(id))
+}
+
+/// The time until which an errand that is signed now holds.
+pub const fn errand_ends(now: Millis) -> Millis {
+    now.plus_ms(ERRAND_MAX_MS)
+}
+
+#[cfg(test)]
+mod tests;

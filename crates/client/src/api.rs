@@ -1,0 +1,479 @@
+//! The cell's endpoints as typed calls. Everything that comes back is hostile input: it is decoded
+//! canonically, bounded, and checked as far as one reply alone can be. What needs the chain (who may
+//! sign a head, which consent is live) is checked by the callers, who have it.
+//!
+//! Repetition and time limits are the connection's business ([`crate::egress`]); nothing here waits.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use candor_wire::api::{
+    API_VERSION, AppendChain, Appended, CellDescription, ChainPage, EndpointId, ErrorCode,
+    ErrorReply, FoundAccount, HasObjects, HasReply, HeadReply, ObjectPage, OpenAccount, SwapHead,
+    endpoint,
+};
+use candor_wire::cbor::{self, Canonical};
+use candor_wire::cell::{CellError, CellKeyring, SignedAcknowledgement, SignedCellKeys};
+use candor_wire::chain::{CHAIN_MAX_ENTRIES, Record};
+use candor_wire::head::{HeadHash, SignedHead};
+use candor_wire::ids::{AccountId, Link, ObjectId, VaultId, to_hex};
+use candor_wire::limits::{HAS_MAX_IDS, OBJECT_MAX_BYTES, PAGE_MAX_ENTRIES};
+use candor_wire::sign::PublicKey;
+
+use crate::egress::{Call, Connection, EgressError, TransportError};
+
+/// Why a call has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The cell cannot be reached, or stopped answering. Nothing acknowledged is lost.
+    #[error("the cell cannot be reached")]
+    Unreachable(#[source] TransportError),
+    /// The cell answered that it will not.
+    #[error("the cell refused: {}", refusal_text(*.code))]
+    Refused {
+        /// Why.
+        code: ErrorCode,
+        /// Bytes in use, when the quota is the reason.
+        used_bytes: Option<u64>,
+        /// Bytes allowed, when the quota is the reason.
+        quota_bytes: Option<u64>,
+    },
+    /// What came back cannot be from an honest cell, or not from this one.
+    #[error("the cell's answer was refused: {what}")]
+    Integrity {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The consent or errand ended.
+    #[error("the consent or errand has ended")]
+    Over,
+    /// The consent or errand does not open this endpoint or is for another cell. Nothing was sent.
+    #[error("the consent or errand does not allow this")]
+    NotPermitted,
+    /// The ledger could not be written; nothing was sent.
+    #[error("the ledger cannot be written, so nothing was sent")]
+    Ledger(#[source] crate::ledger::LedgerError),
+    /// The operating system gave no random bytes; nothing was sent.
+    #[error("the operating system gave no random bytes")]
+    Entropy,
+}
+
+/// A refusal in words.
+const fn refusal_text(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Malformed => "it does not understand the request",
+        ErrorCode::NotSigned => "it does not know this device",
+        ErrorCode::Skew => "this device's clock and its own differ too much",
+        ErrorCode::Replayed => "it has seen this very request before",
+        ErrorCode::NoConsent => "it knows no live consent for this",
+        ErrorCode::NotPermitted => "the consent or errand does not cover this",
+        ErrorCode::NotFound => "it has no such thing",
+        ErrorCode::Conflict => "something else came first",
+        ErrorCode::OverQuota => "the account's quota is used up",
+        ErrorCode::TooLarge => "the request is too large",
+        ErrorCode::WrongHash => "the object did not arrive as it was sent",
+        ErrorCode::CellFull => "it has no room left",
+        ErrorCode::Busy => "it is busy",
+        ErrorCode::Internal => "it failed",
+        ErrorCode::InvitationSpent => "the invitation was used or has expired",
+        ErrorCode::Version => "it does not accept this version",
+        ErrorCode::Chain => "the statement does not continue the account's chain",
+        ErrorCode::Range => "the range is not within the object",
+    }
+}
+
+impl From<EgressError> for ApiError {
+    fn from(error: EgressError) -> Self {
+        match error {
+            EgressError::Over => Self::Over,
+            EgressError::OtherCell | EgressError::NotPermitted { .. } | EgressError::Pinned => {
+                Self::NotPermitted
+            }
+            EgressError::Malformed => Self::Integrity {
+                what: "it makes no sense",
+            },
+            EgressError::Entropy => Self::Entropy,
+            EgressError::Refused(ErrorReply {
+                code,
+                used_bytes,
+                quota_bytes,
+                ..
+            }) => Self::Refused {
+                code,
+                used_bytes,
+                quota_bytes,
+            },
+            EgressError::Transport(TransportError::Identity(_)) => Self::Integrity {
+                what: "whoever answered is not the cell in the invitation",
+            },
+            EgressError::Transport(TransportError::TooLong { .. }) => Self::Integrity {
+                what: "it is longer than it can be",
+            },
+            EgressError::Transport(TransportError::Ledger(error)) => Self::Ledger(error),
+            EgressError::Transport(error) => Self::Unreachable(error),
+        }
+    }
+}
+
+const fn integrity<T>(what: &'static str) -> Result<T, ApiError> {
+    Err(ApiError::Integrity { what })
+}
+
+/// A cell's keys as they came, and checked under its pinned root key.
+#[derive(Debug, Clone)]
+pub struct CheckedCell {
+    /// As they came, for keeping.
+    pub signed: Vec<SignedCellKeys>,
+    /// Checked.
+    pub keyring: CellKeyring,
+}
+
+/// The endpoints of one cell, under one authority. Usable from many tasks at once.
+pub struct Api(Connection);
+
+impl Api {
+    /// Speaks over `connection`.
+    pub const fn new(connection: Connection) -> Self {
+        Self(connection)
+    }
+
+    /// Ends the connection; its ledger lines are complete afterwards.
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
+
+    /// The connection.
+    pub const fn connection(&self) -> &Connection {
+        &self.0
+    }
+
+    async fn call(&self, call: Call) -> Result<(u16, Bytes), ApiError> {
+        Ok(self.0.call(&call).await?)
+    }
+
+    async fn ask<T: Canonical>(&self, call: Call) -> Result<T, ApiError> {
+        let (_, body) = self.call(call).await?;
+        cbor::decode(&body).or(integrity("it is not in the expected form"))
+    }
+
+    /// The cell's keys, checked under the pinned root key.
+    pub async fn describe_cell(&self) -> Result<CheckedCell, ApiError> {
+        let reply: CellDescription = self.ask(call(EndpointId::DescribeCell, &[])).await?;
+        version(reply.version)?;
+        let keyring = CellKeyring::verify(&self.0.root(), &reply.keys).map_err(|error| {
+            let what = match error {
+                CellError::Signature => "the cell's keys are not signed by the pinned root key",
+                _ => "the cell's keys contradict themselves",
+            };
+            ApiError::Integrity { what }
+        })?;
+        Ok(CheckedCell {
+            signed: reply.keys,
+            keyring,
+        })
+    }
+
+    /// Opens an account. Harmless to repeat with the same body.
+    pub async fn open_account(
+        &self,
+        body: &OpenAccount,
+    ) -> Result<Vec<SignedAcknowledgement>, ApiError> {
+        let request = Call {
+            body: cbor::encode(body).into(),
+            ..call(EndpointId::OpenAccount, &[])
+        };
+        acknowledgements(self.ask(request).await?, body.records.len())
+    }
+
+    /// The account of a root key; `None` if the cell knows none.
+    pub async fn find_account(&self, root: &PublicKey) -> Result<Option<AccountId>, ApiError> {
+        let root = to_hex(&root.fingerprint());
+        match self
+            .ask::<FoundAccount>(call(EndpointId::FindAccount, &[("root", &root)]))
+            .await
+        {
+            Ok(found) => version(found.version).map(|()| Some(found.account)),
+            Err(ApiError::Refused {
+                code: ErrorCode::NotFound,
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next records of the chain from place `from` on, and whether it ends with them. A page at a
+    /// time, so that the caller has checked one before the next is held. A cell whose chain is shorter
+    /// than `from` is refused.
+    pub async fn read_chain(
+        &self,
+        account: AccountId,
+        from: u64,
+    ) -> Result<(Vec<Record>, bool), ApiError> {
+        let account = account.to_string();
+        let request = Call {
+            query: format!("from={from}"),
+            ..call(EndpointId::ReadChain, &[("account", &account)])
+        };
+        let page: ChainPage = self.ask(request).await?;
+        version(page.version)?;
+        if page.length < from || page.length > CHAIN_MAX_ENTRIES {
+            return integrity("the chain is shorter than it was, or impossibly long");
+        }
+        let in_order = page
+            .records
+            .iter()
+            .zip(from..)
+            .all(|(record, place)| record.sequence == place);
+        let (count, left) = (page.records.len() as u64, page.length - from);
+        if !in_order || count > left || (count == 0 && left > 0) {
+            return integrity("a page of the chain does not fit");
+        }
+        Ok((page.records, count == left))
+    }
+
+    /// Appends records after `after`, by compare-and-swap.
+    pub async fn append_chain(
+        &self,
+        account: AccountId,
+        after: Link,
+        records: Vec<Record>,
+    ) -> Result<Vec<SignedAcknowledgement>, ApiError> {
+        let count = records.len();
+        let body = AppendChain {
+            version: API_VERSION,
+            after,
+            records,
+        };
+        let account = account.to_string();
+        let request = Call {
+            body: cbor::encode(&body).into(),
+            ..call(EndpointId::AppendChain, &[("account", &account)])
+        };
+        acknowledgements(self.ask(request).await?, count)
+    }
+
+    /// The vault's head as the cell shows it; its signature is the caller's to check.
+    pub async fn read_head(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+    ) -> Result<Option<SignedHead>, ApiError> {
+        let (account, vault) = (account.to_string(), vault.to_string());
+        let place = [("account", account.as_str()), ("vault", vault.as_str())];
+        match self
+            .ask::<HeadReply>(call(EndpointId::ReadHead, &place))
+            .await
+        {
+            Ok(reply) => version(reply.version).map(|()| reply.head),
+            Err(ApiError::Refused {
+                code: ErrorCode::NotFound,
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves the head from `expected` to `head`. If the cell's answer to an earlier try was lost, the
+    /// head is there already, and that is a success.
+    pub async fn swap_head(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+        expected: Option<HeadHash>,
+        head: &SignedHead,
+    ) -> Result<(), ApiError> {
+        let hash = head.hash();
+        let body = SwapHead {
+            version: API_VERSION,
+            expected,
+            head: head.clone(),
+        };
+        let (account_text, vault_text) = (account.to_string(), vault.to_string());
+        let place = [
+            ("account", account_text.as_str()),
+            ("vault", vault_text.as_str()),
+        ];
+        let request = Call {
+            body: cbor::encode(&body).into(),
+            ..call(EndpointId::SwapHead, &place)
+        };
+        match self.call(request).await {
+            Ok(_) => Ok(()),
+            Err(
+                conflict @ ApiError::Refused {
+                    code: ErrorCode::Conflict,
+                    ..
+                },
+            ) => {
+                let there = self.read_head(account, vault).await?;
+                if there.is_some_and(|there| there.hash() == hash) {
+                    Ok(())
+                } else {
+                    Err(conflict)
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores an object. Returns when the cell has acknowledged that it is durable.
+    pub async fn put_object(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+        object: ObjectId,
+        bytes: Bytes,
+    ) -> Result<(), ApiError> {
+        let request = Call {
+            body: bytes,
+            ..object_call(EndpointId::PutObject, account, vault, object)
+        };
+        self.call(request).await.map(|_| ())
+    }
+
+    /// A whole object, whose bytes have the hash that is its name.
+    pub async fn get_object(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+        object: ObjectId,
+    ) -> Result<Bytes, ApiError> {
+        let request = object_call(EndpointId::GetObject, account, vault, object);
+        let (_, bytes) = self.call(request).await?;
+        if ObjectId::of(&bytes) == object {
+            Ok(bytes)
+        } else {
+            integrity("an object is not the one asked for")
+        }
+    }
+
+    /// A range of an object, not empty. Fewer bytes mean that the object ends there. A part cannot be
+    /// checked against the name: whoever reads it checks the seal.
+    pub async fn get_range(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+        object: ObjectId,
+        range: Range<u64>,
+    ) -> Result<Bytes, ApiError> {
+        const PARTIAL: u16 = 206;
+        let asked = range.end.saturating_sub(range.start);
+        if asked == 0 || range.start >= OBJECT_MAX_BYTES as u64 {
+            return Ok(Bytes::new());
+        }
+        let request = Call {
+            range: Some(range),
+            ..object_call(EndpointId::GetObject, account, vault, object)
+        };
+        let (status, bytes) = self.call(request).await?;
+        if status != PARTIAL || bytes.len() as u64 > asked {
+            return integrity("a part of an object is not the one asked for");
+        }
+        Ok(bytes)
+    }
+
+    /// Which objects are stored: one answer for each, in order.
+    pub async fn has_objects(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+        objects: &[ObjectId],
+    ) -> Result<Vec<bool>, ApiError> {
+        let (account, vault) = (account.to_string(), vault.to_string());
+        let place = [("account", account.as_str()), ("vault", vault.as_str())];
+        let mut stored = Vec::with_capacity(objects.len());
+        for some in objects.chunks(HAS_MAX_IDS) {
+            let body = HasObjects {
+                version: API_VERSION,
+                objects: some.to_vec(),
+            };
+            let request = Call {
+                body: cbor::encode(&body).into(),
+                ..call(EndpointId::HasObjects, &place)
+            };
+            let reply: HasReply = self.ask(request).await?;
+            version(reply.version)?;
+            if reply.stored.len() != some.len() {
+                return integrity("it does not answer what was asked");
+            }
+            stored.extend(reply.stored);
+        }
+        Ok(stored)
+    }
+
+    /// A page of the vault's objects, those after `after`, ascending.
+    pub async fn list_objects(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+        after: Option<ObjectId>,
+    ) -> Result<ObjectPage, ApiError> {
+        let (account, vault) = (account.to_string(), vault.to_string());
+        let place = [("account", account.as_str()), ("vault", vault.as_str())];
+        let query = after
+            .map(|after| format!("after={after}"))
+            .unwrap_or_default();
+        let page: ObjectPage = self
+            .ask(Call {
+                query,
+                ..call(EndpointId::ListObjects, &place)
+            })
+            .await?;
+        version(page.version)?;
+        let names = || page.objects.iter().map(|listed| listed.object);
+        let follows = names()
+            .next()
+            .is_none_or(|first| after.is_none_or(|after| after < first));
+        let ascends = names().zip(names().skip(1)).all(|(a, b)| a < b);
+        let advances = !page.more || !page.objects.is_empty();
+        if !follows || !ascends || !advances || page.objects.len() > PAGE_MAX_ENTRIES {
+            return integrity("a page of objects is not in order");
+        }
+        Ok(page)
+    }
+}
+
+fn version(version: u8) -> Result<(), ApiError> {
+    if version == API_VERSION {
+        Ok(())
+    } else {
+        integrity("its version is not accepted")
+    }
+}
+
+fn acknowledgements(reply: Appended, count: usize) -> Result<Vec<SignedAcknowledgement>, ApiError> {
+    version(reply.version)?;
+    if reply.acknowledgements.len() == count {
+        Ok(reply.acknowledgements)
+    } else {
+        integrity("it does not acknowledge every statement")
+    }
+}
+
+/// A call without query and body, its path filled in.
+fn call(id: EndpointId, names: &[(&str, &str)]) -> Call {
+    let mut path = endpoint(id).path.to_owned();
+    for (name, value) in names {
+        path = path.replace(&format!("{{{name}}}"), value);
+    }
+    debug_assert!(!path.contains('{'), "every name of the path is filled in");
+    Call {
+        endpoint: id,
+        path,
+        query: String::new(),
+        body: Bytes::new(),
+        range: None,
+    }
+}
+
+fn object_call(id: EndpointId, account: AccountId, vault: VaultId, object: ObjectId) -> Call {
+    let (account, vault, object) = (account.to_string(), vault.to_string(), object.to_string());
+    call(
+        id,
+        &[
+            ("account", &account),
+            ("vault", &vault),
+            ("object", &object),
+        ],
+    )
+}

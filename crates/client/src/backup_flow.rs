@@ -1,0 +1,285 @@
+//! Running backups.
+//!
+//! 1. Every set is checked for a live grant from what this device knows. Without one nothing is
+//!    opened and nothing is sent.
+//! 2. With the grant: the chain is synced, and the grant asked for again; the head is read; the
+//!    vault's index brought up to date; the run stored; the head moved; what was seen remembered.
+//! 3. One set that fails does not keep the others from being backed up, unless the cell is out of
+//!    reach or the person stopped it.
+//!
+//! A run that ended early is known as unfinished until one ends well; the next one sends nothing
+//! again that was acknowledged.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use candor_consent::{Backup, Grant, Refusal};
+use candor_vault::ObjectSink;
+use candor_vault::backup::{self, BackupError, BackupJob, BackupStats};
+use candor_vault::report::Cancel;
+use candor_vault::rules::Rules;
+use candor_wire::VaultId;
+use candor_wire::consent_record::ServiceCode;
+
+use crate::commands::{BackupView, Event, Failure, FailureKind, Problem, View};
+use crate::device_store::BackupSet;
+use crate::engine::Engine;
+use crate::events::{Events, Meter, pump};
+use crate::failure;
+use crate::path_text::PathText;
+
+/// Checks that the globs of a set can be understood, before it is kept.
+pub(crate) fn check_excludes(set: &BackupSet) -> Result<(), Failure> {
+    let rules = Rules {
+        excludes: set.excludes.clone(),
+        ..Rules::default()
+    };
+    rules.check().map_err(|error| {
+        Failure::new(FailureKind::Usage, error.to_string())
+            .with_hint("globs are written as in a .gitignore file")
+            .because(&error)
+    })
+}
+
+/// Tells problems one by one, and how many there are in all.
+pub(crate) fn tell_problems(problems: &candor_vault::report::Problems, events: &Events) -> u64 {
+    for one in &problems.list {
+        let path = PathText::from_path(&one.path);
+        events.send(Event::Problem(Problem {
+            path,
+            what: one.kind.to_string(),
+        }));
+    }
+    if problems.more > 0 {
+        events.step(format!("{} more problems are not listed", problems.more));
+    }
+    problems.count()
+}
+
+impl Engine {
+    /// The grant for a set, or why there is none. Made anew from the verified chain each time, and
+    /// never from anything that a cell says outside of it; nothing is sent.
+    pub(crate) fn grant_for(
+        &self,
+        set: &BackupSet,
+    ) -> Result<Result<Grant<Backup>, Refusal>, Failure> {
+        let service = ServiceCode::Backup;
+        let Some(vault) = set.vault else {
+            return Ok(Err(Refusal::NoConsent { service }));
+        };
+        let pending = self.store().withdrawals()?;
+        let now = self.now();
+        let decided = self.with_chain(|chain| {
+            let device = &self.facts.device;
+            let grant = candor_consent::grant::<Backup>(
+                chain.view(),
+                chain.keyring(),
+                device,
+                Some(&vault),
+                now,
+            )?;
+            let ended_here = chain
+                .view()
+                .consent(&grant.id())
+                .is_none_or(|consent| pending.iter().any(|one| one.ends(consent)));
+            if ended_here {
+                Err(Refusal::Withdrawn { service })
+            } else {
+                Ok(grant)
+            }
+        });
+        Ok(decided.unwrap_or(Err(Refusal::NoConsent { service })))
+    }
+
+    /// Which sets are asked for, and which of them may run.
+    fn sets_to_run(&self, names: &[String]) -> Result<(Vec<BackupSet>, Vec<String>), Failure> {
+        let mut asked = Vec::new();
+        if names.is_empty() {
+            asked = self.store().sets()?;
+        }
+        for name in names {
+            let set = self.store().set(name)?;
+            if !asked.contains(&set) {
+                asked.push(set);
+            }
+        }
+        if asked.is_empty() {
+            return Err(Failure::new(FailureKind::Usage, "there is no backup set")
+                .with_hint("candor backup add PATH"));
+        }
+        let mut granted = Vec::new();
+        let mut off = Vec::new();
+        let mut refusal = None;
+        for set in asked {
+            match self.grant_for(&set)? {
+                Ok(_) => granted.push(set),
+                Err(reason) => {
+                    off.push(set.name);
+                    refusal = Some(reason);
+                }
+            }
+        }
+        match refusal {
+            Some(reason) if granted.is_empty() || !names.is_empty() => Err(reason.into()),
+            _ => Ok((granted, off)),
+        }
+    }
+
+    /// Backs up sets, one after the other.
+    pub(crate) fn backup_run(
+        &self,
+        names: &[String],
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        let (sets, off) = self.sets_to_run(names)?;
+        for name in off {
+            events(Event::Step {
+                text: format!("{name} is off and is passed over"),
+            });
+        }
+        let mut views = Vec::new();
+        let mut first_failure: Option<Failure> = None;
+        for set in &sets {
+            let stop = Cancel::default();
+            let Some(_mark) = self.begin_run(&set.name, &stop) else {
+                events(Event::Step {
+                    text: format!("{} is being backed up already", set.name),
+                });
+                continue;
+            };
+            let result = pump(events, cancel, &stop, |events| {
+                self.back_up(set, events, &stop)
+            });
+            match result {
+                Ok(view) => views.push(view),
+                Err(failure) => {
+                    let failure = self.name_the_end(set, failure, cancel);
+                    let ends_all = matches!(
+                        failure.kind,
+                        FailureKind::Unreachable | FailureKind::Interrupted
+                    );
+                    if sets.len() > 1 {
+                        events(Event::Step {
+                            text: format!("{}: {}", set.name, failure.sentence),
+                        });
+                    }
+                    if let Some(first) = &mut first_failure {
+                        // Only one failure can be answered; an alarm is written for every one.
+                        let failure = self.alarmed(failure);
+                        first
+                            .causes
+                            .push(format!("{}: {}", set.name, failure.sentence));
+                    } else {
+                        first_failure = Some(failure);
+                    }
+                    if ends_all {
+                        break;
+                    }
+                }
+            }
+        }
+        first_failure.map_or(Ok(View::Backups(views)), Err)
+    }
+
+    /// A run that was stopped because its consent was withdrawn meanwhile says so.
+    fn name_the_end(&self, set: &BackupSet, failure: Failure, cancel: &Cancel) -> Failure {
+        if failure.kind != FailureKind::Interrupted || cancel.is_cancelled() {
+            return failure;
+        }
+        match self.grant_for(set) {
+            Ok(Err(refusal)) => Failure::no_consent(ServiceCode::Backup.name(), &refusal),
+            _ => failure,
+        }
+    }
+
+    fn back_up(
+        &self,
+        set: &BackupSet,
+        events: &Events,
+        cancel: &Cancel,
+    ) -> Result<BackupView, Failure> {
+        let began = Instant::now();
+        let time = self.now();
+        let grant = self.grant_for(set)??;
+        let vault = grant.vault().ok_or(Refusal::NoConsent {
+            service: ServiceCode::Backup,
+        })?;
+        let _hold = self.hold_vault(vault, cancel)?;
+        let api = self.open_api(Box::new(grant))?;
+        self.store().run_began(&set.name, time)?;
+        self.sync_chain(&api)?;
+        // What was read may have ended it: another device of the account withdrew.
+        self.grant_for(set)??;
+        let objects = self.objects(api, vault, cancel);
+        let mut open = self.open_vault(Arc::clone(&objects), vault, events)?;
+        let moved = || objects.moved_bytes();
+        let meter = Meter::new(events, "backup", &moved);
+        let job = self.job(set, vault, time)?;
+        let sink: Arc<dyn ObjectSink> = Arc::clone(&objects) as Arc<dyn ObjectSink>;
+        let outcome = backup::run(&mut open.repository, &job, sink, &meter, cancel)
+            .map_err(|error| run_failed(&error))?;
+        meter.finish();
+        let problems = tell_problems(&outcome.problems, events);
+        let snapshot = match outcome.staged {
+            Some(staged) => self.move_head(&mut open, staged, time)?,
+            None => outcome.snapshot,
+        };
+        self.store()
+            .run_succeeded(&set.name, self.now(), problems)?;
+        let BackupStats {
+            files,
+            directories,
+            unchanged,
+            bytes_total,
+            bytes_new,
+            bytes_stored,
+            ..
+        } = outcome.stats;
+        Ok(BackupView {
+            set: set.name.clone(),
+            snapshot: snapshot.id.to_string(),
+            files,
+            folders: directories,
+            bytes: bytes_total,
+            unchanged_files: unchanged,
+            new_bytes: bytes_new,
+            stored_bytes: bytes_stored,
+            duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            problems,
+        })
+    }
+
+    fn job(
+        &self,
+        set: &BackupSet,
+        vault: VaultId,
+        time: candor_wire::Millis,
+    ) -> Result<BackupJob, Failure> {
+        Ok(BackupJob {
+            sources: set.paths.clone(),
+            rules: Rules {
+                excludes: set.excludes.clone(),
+                never: vec![self.home.path().to_owned()],
+                one_file_system: false,
+            },
+            set: set.name.clone(),
+            device: self.facts.device,
+            time,
+            stat_cache: self.home.stat_cache(&vault)?,
+        })
+    }
+}
+
+fn run_failed(error: &BackupError) -> Failure {
+    match error {
+        BackupError::Cancelled => failure::interrupted(),
+        BackupError::Source { path, .. } => Failure::new(
+            FailureKind::Failed,
+            format!("{} cannot be read", path.display()),
+        )
+        .with_hint("bring it back, or take the set away; nothing of it was changed at the cell")
+        .because(error),
+        other => Failure::of(other),
+    }
+}

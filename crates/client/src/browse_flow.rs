@@ -1,0 +1,274 @@
+//! Looking into snapshots, and checking that everything is there. Errands, like restoring.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use candor_vault::browse::{self, BrowseError, Difference};
+use candor_vault::check::{self, CheckError};
+use candor_vault::node::{Entry, Item, Kind};
+use candor_vault::report::Cancel;
+use candor_wire::errand::Purpose;
+
+use crate::commands::{CheckView, DifferenceView, EntryView, Event, Failure, FailureKind, View};
+use crate::engine::Engine;
+use crate::events::{Events, Meter};
+use crate::failure;
+use crate::path_text::PathText;
+use crate::restore_flow::{Session, SnapshotSpec, not_found};
+
+const fn kind_name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::File { .. } => "file",
+        Kind::Directory { .. } => "folder",
+        Kind::Symlink { .. } => "symlink",
+        Kind::Fifo => "fifo",
+        Kind::Socket => "socket",
+        Kind::CharacterDevice { .. } => "character-device",
+        Kind::BlockDevice { .. } => "block-device",
+    }
+}
+
+fn entry_view(snapshot: &str, path: &Path, entry: &Entry) -> EntryView {
+    EntryView {
+        snapshot: snapshot.to_owned(),
+        path: PathText::from_path(path),
+        kind: kind_name(&entry.kind).to_owned(),
+        bytes: if let Kind::File { size, .. } = entry.kind {
+            size
+        } else {
+            0
+        },
+        mode: entry.metadata.mode,
+        modified_ns: entry.metadata.mtime.0,
+        target: match &entry.kind {
+            Kind::Symlink { target } => Some(PathText::from_bytes(target)),
+            _ => None,
+        },
+    }
+}
+
+/// Sends one item of a listing, and goes on unless the person stopped it.
+fn tell_item(
+    events: &Events,
+    cancel: &Cancel,
+    snapshot: &str,
+    path: &Path,
+    item: &Item,
+) -> ControlFlow<()> {
+    if cancel.is_cancelled() {
+        return ControlFlow::Break(());
+    }
+    match item {
+        Item::Entry(entry) => events.send(Event::Entry(entry_view(snapshot, path, entry))),
+        Item::Refused { .. } => events.send(Event::Problem(crate::commands::Problem {
+            path: PathText::from_path(path),
+            what: "its name is one that no folder may hold; it is never restored".to_owned(),
+        })),
+    }
+    ControlFlow::Continue(())
+}
+
+fn browse_failed(error: &BrowseError) -> Failure {
+    match error {
+        BrowseError::NotFound { path } => Failure::new(
+            FailureKind::Usage,
+            format!("{} is not in the snapshot", path.display()),
+        )
+        .with_hint("`candor backup ls SNAPSHOT` shows what is in it"),
+        BrowseError::Pattern { .. } => Failure::new(FailureKind::Usage, error.to_string())
+            .with_hint("globs are written as in a .gitignore file")
+            .because(error),
+        BrowseError::Tree(_) => Failure::of(error),
+    }
+}
+
+impl Engine {
+    /// Lists a folder of a snapshot.
+    pub(crate) fn backup_ls(
+        &self,
+        snapshot: &str,
+        path: Option<&PathText>,
+        recursive: bool,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        let spec = SnapshotSpec::parse(snapshot)?;
+        let path = path.map(PathText::to_path).unwrap_or_default();
+        self.read_back(Purpose::Restore, events, cancel, |session| {
+            let (held, entry) = session.find(&spec)?;
+            let mut reader = held.open.repository.reader(&*held.open.objects);
+            let id = entry.id.to_string();
+            let mut each = |path: &Path, item: &Item| {
+                tell_item(session.events, session.cancel, &id, path, item)
+            };
+            browse::list(&mut reader, entry.root, &path, recursive, &mut each)
+                .map_err(|error| browse_failed(&error))?;
+            session.done()
+        })
+    }
+
+    /// Finds files by name in all snapshots.
+    pub(crate) fn backup_find(
+        &self,
+        glob: &str,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        self.read_back(Purpose::Restore, events, cancel, |session| {
+            for vault in session.vaults()? {
+                let held = session.open(vault)?;
+                for entry in &held.open.repository.manifest().snapshots {
+                    let mut reader = held.open.repository.reader(&*held.open.objects);
+                    let id = entry.id.to_string();
+                    let mut each = |path: &Path, item: &Item| {
+                        tell_item(session.events, session.cancel, &id, path, item)
+                    };
+                    browse::find(&mut reader, entry.root, glob, &mut each)
+                        .map_err(|error| browse_failed(&error))?;
+                    session.done()?;
+                }
+            }
+            session.done()
+        })
+    }
+
+    /// Compares two snapshots of one vault.
+    pub(crate) fn backup_diff(
+        &self,
+        a: &str,
+        b: &str,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        let (a, b) = (SnapshotSpec::parse(a)?, SnapshotSpec::parse(b)?);
+        self.read_back(Purpose::Restore, events, cancel, |session| {
+            let (held, before) = session.find(&a)?;
+            let after = b
+                .pick(&held.open.repository.manifest().snapshots)?
+                .ok_or_else(|| {
+                    not_found()
+                        .with_hint("two snapshots can be compared when they are of the same set")
+                })?;
+            let mut reader = held.open.repository.reader(&*held.open.objects);
+            let mut each = |path: &Path, difference: &Difference| {
+                if session.cancel.is_cancelled() {
+                    return ControlFlow::Break(());
+                }
+                let change = change_name(difference).to_owned();
+                session.events.send(Event::Difference(DifferenceView {
+                    change,
+                    path: PathText::from_path(path),
+                }));
+                ControlFlow::Continue(())
+            };
+            browse::compare(&mut reader, before.root, after.root, &mut each)
+                .map_err(|error| browse_failed(&error))?;
+            session.done()
+        })
+    }
+
+    /// Checks every vault: that its objects are there and, if asked for, that every byte is right.
+    pub(crate) fn backup_check(
+        &self,
+        read_data: bool,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        let view = self.read_back(Purpose::Verify, events, cancel, |session| {
+            let mut total = CheckView {
+                snapshots: 0,
+                objects: 0,
+                bytes_read: 0,
+                damaged: Vec::new(),
+                affected: Vec::new(),
+                read_data,
+            };
+            for vault in session.vaults()? {
+                let held = session.open(vault)?;
+                let open = &held.open;
+                let moved = || open.objects.moved_bytes();
+                let meter = Meter::new(session.events, "check", &moved);
+                let report = check::run(
+                    &open.repository,
+                    &*open.objects,
+                    read_data,
+                    &meter,
+                    session.cancel,
+                )
+                .map_err(|error| check_failed(&error))?;
+                meter.finish();
+                let own = open.repository.manifest().indexes.len() as u64
+                    + u64::from(open.head.is_some());
+                total.snapshots += report.snapshots;
+                total.objects += report.packs + own;
+                total.bytes_read += report.bytes_read;
+                total
+                    .damaged
+                    .extend(report.damaged.iter().map(|one| one.object.to_string()));
+                let paths = report
+                    .affected
+                    .into_iter()
+                    .map(|one| whole_if_empty(one.path));
+                total.affected.extend(paths);
+            }
+            total.affected.sort_unstable();
+            total.affected.dedup();
+            Ok(total)
+        })?;
+        if !view.damaged.is_empty() || !view.affected.is_empty() {
+            let (objects, files) = (view.damaged.len(), view.affected.len());
+            // A finding is an alarm, and still an answer: the person needs the list.
+            self.ledger.alarm(&format!(
+                "a check found {objects} damaged or missing objects; {files} files need them"
+            ))?;
+        }
+        Ok(View::Checked(view))
+    }
+}
+
+impl Session<'_> {
+    /// Nothing more to do, unless the person stopped it in the middle.
+    fn done(&self) -> Result<View, Failure> {
+        if self.cancel.is_cancelled() {
+            Err(failure::interrupted())
+        } else {
+            Ok(View::Done)
+        }
+    }
+}
+
+/// An empty path means all of a snapshot.
+fn whole_if_empty(path: PathBuf) -> PathText {
+    if path.as_os_str().is_empty() {
+        PathText::from_bytes(b"/")
+    } else {
+        PathText::from_path(&path)
+    }
+}
+
+fn change_name(difference: &Difference) -> &'static str {
+    match difference {
+        Difference::Added(_) => "added",
+        Difference::Removed(_) => "removed",
+        Difference::Changed {
+            before,
+            after,
+            content,
+        } => {
+            if before.kind.code() != after.kind.code() {
+                "kind"
+            } else if *content {
+                "content"
+            } else {
+                "metadata"
+            }
+        }
+    }
+}
+
+fn check_failed(error: &CheckError) -> Failure {
+    match error {
+        CheckError::Cancelled => failure::interrupted(),
+        other => Failure::of(other),
+    }
+}

@@ -1,0 +1,542 @@
+//! What can be asked of an engine, what it tells while it works, and what it answers.
+//!
+//! These types are all that passes between a door (the command line, a page, a phone's binding) and
+//! the engine, in the same process or over the engine's Unix socket. They are plain data. Secrets
+//! never travel in them, except a passphrase or recovery phrase that the person just typed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::path_text::PathText;
+
+/// The version of these types; both ends of a socket must have the same.
+pub const COMMANDS_VERSION: u32 = 1;
+
+/// A request to the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// What is on, what is safe, what is pending. Sends nothing.
+    Status,
+    /// The account and this device. Sends nothing.
+    AccountShow,
+    /// The account's devices. Asks the cell (errand: list).
+    DeviceList,
+    /// Consents of this device, as known here. Sends nothing.
+    ConsentList,
+    /// All consent statements of the account. Asks the cell (errand: list).
+    ConsentHistory,
+    /// What would be agreed to: the notice, filled in. Sends nothing.
+    ConsentPropose {
+        /// Name of the service.
+        service: String,
+        /// Backup sets; empty for every set of this device without a live consent.
+        sets: Vec<String>,
+    },
+    /// Says yes to exactly the text that [`Command::ConsentPropose`] gave (errand: consent).
+    ConsentGive {
+        /// Name of the service.
+        service: String,
+        /// As in the proposal.
+        sets: Vec<String>,
+        /// [`View::Proposal`]'s `token`: ties the yes to the text that was shown.
+        token: String,
+        /// How the person said yes.
+        answered: Answered,
+    },
+    /// Withdraws (errand: consent). Takes effect on this device before the cell is asked.
+    ConsentOff {
+        /// Name of the service.
+        service: String,
+        /// A backup set; `None` for all.
+        set: Option<String>,
+    },
+    /// Adds a backup set. Sends nothing.
+    BackupAdd {
+        /// Name of the set; `None` to derive one from the first path.
+        name: Option<String>,
+        /// Absolute paths.
+        paths: Vec<PathText>,
+        /// Globs in gitignore syntax.
+        excludes: Vec<String>,
+    },
+    /// The backup sets of this device. Sends nothing.
+    BackupList,
+    /// Backs up (grant: backup).
+    BackupRun {
+        /// Names of sets; empty for all.
+        sets: Vec<String>,
+    },
+    /// Snapshots of a set (errand: restore).
+    BackupSnapshots {
+        /// Name of the set; `None` for all, also those that only other devices know.
+        set: Option<String>,
+    },
+    /// Lists a folder of a snapshot (errand: restore). Streams [`Event::Entry`].
+    BackupLs {
+        /// Id, unique prefix of an id, or `latest` (with an optional `SET:` in front).
+        snapshot: String,
+        /// Folder in the snapshot; the top if `None`.
+        path: Option<PathText>,
+        /// Also everything below it.
+        recursive: bool,
+    },
+    /// Finds files by name in all snapshots (errand: restore). Streams [`Event::Entry`].
+    BackupFind {
+        /// Glob, matched against the file's name, or against the path if it has a slash.
+        glob: String,
+    },
+    /// Compares two snapshots (errand: restore). Streams [`Event::Difference`].
+    BackupDiff {
+        /// The older one.
+        a: String,
+        /// The newer one.
+        b: String,
+    },
+    /// Restores (errand: restore).
+    BackupRestore {
+        /// As in [`Command::BackupLs`].
+        snapshot: String,
+        /// What to restore; everything if empty.
+        paths: Vec<PathText>,
+        /// Absolute path of the target folder.
+        to: PathText,
+        /// Restore setuid, setgid and device nodes too.
+        privileged: bool,
+    },
+    /// Checks that everything is there (errand: verify).
+    BackupCheck {
+        /// Read and verify every byte.
+        read_data: bool,
+    },
+    /// Lines of the ledger. Sends nothing. Streams [`Event::LedgerLine`].
+    Ledger {
+        /// Only lines from this time on, milliseconds UTC.
+        since_ms: Option<i64>,
+    },
+    /// Checks the ledger's hash chain and signature. Sends nothing.
+    LedgerVerify,
+    /// The person typed back words of the recovery phrase: marks it as confirmed.
+    PhraseConfirmed,
+    /// Asks a running engine to end cleanly.
+    Stop,
+}
+
+/// How a person said yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answered {
+    /// Typed at a question on a terminal.
+    Terminal,
+    /// With the flag `--yes`.
+    Flag,
+    /// On the device's page.
+    Page,
+}
+
+/// Something that the engine tells while it works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// How far it is.
+    Progress(Progress),
+    /// A step began; one short sentence.
+    Step {
+        /// For people.
+        text: String,
+    },
+    /// A file that could not be read or written as it should.
+    Problem(Problem),
+    /// An entry of a listing.
+    Entry(EntryView),
+    /// A difference between two snapshots.
+    Difference(DifferenceView),
+    /// A line of the ledger.
+    LedgerLine(Box<LedgerLineView>),
+}
+
+/// Progress of long work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is going on: `scan`, `backup`, `restore`, `check`.
+    pub phase: String,
+    /// Files done.
+    pub files: u64,
+    /// Files expected, once known.
+    pub files_total: Option<u64>,
+    /// Bytes done.
+    pub bytes: u64,
+    /// Bytes expected, once known.
+    pub bytes_total: Option<u64>,
+    /// Bytes that went to or came from the cell.
+    pub sent_bytes: u64,
+}
+
+/// One file that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Which.
+    pub path: PathText,
+    /// One sentence.
+    pub what: String,
+}
+
+/// An entry of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryView {
+    /// The snapshot.
+    pub snapshot: String,
+    /// Path within it.
+    pub path: PathText,
+    /// `file`, `folder`, `symlink`, `fifo`, `character-device` or `block-device`.
+    pub kind: String,
+    /// Size in bytes, for files.
+    pub bytes: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Nanoseconds UTC.
+    pub modified_ns: i64,
+    /// Target of a symlink.
+    pub target: Option<PathText>,
+}
+
+/// A difference between two snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferenceView {
+    /// `added`, `removed`, `content`, `metadata` or `kind`.
+    pub change: String,
+    /// Where.
+    pub path: PathText,
+}
+
+/// A line of the ledger: one connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerLineView {
+    /// Place in the ledger.
+    pub sequence: u64,
+    /// `closed`, `open` now, `interrupted` (the process ended while it was open; its counts are
+    /// unknown) or `alarm`.
+    pub state: String,
+    /// When it was opened, milliseconds UTC.
+    pub opened_ms: i64,
+    /// When it was closed, milliseconds UTC.
+    pub closed_ms: i64,
+    /// `tcp`, `in-process` or `name-lookup` (the machine's resolver was asked).
+    pub protocol: String,
+    /// Name that was asked for.
+    pub name: String,
+    /// Address and port of this device.
+    pub local: Option<String>,
+    /// Address and port of the other end.
+    pub remote: Option<String>,
+    /// Service or errand.
+    pub service: String,
+    /// Consent id, or number of the errand.
+    pub authority: String,
+    /// State of the consent: `live` or `errand`.
+    pub consent_state: String,
+    /// Classes of data that went out.
+    pub data_classes: Vec<String>,
+    /// Bytes before encryption.
+    pub plain_out: u64,
+    /// Bytes before encryption.
+    pub plain_in: u64,
+    /// Bytes on the wire, above TCP; absent in-process.
+    pub cipher_out: Option<u64>,
+    /// Bytes on the wire, above TCP; absent in-process.
+    pub cipher_in: Option<u64>,
+    /// Segments sent again, from `TCP_INFO`.
+    pub retransmitted_segments: Option<u32>,
+    /// What happened, if it is not a connection: an alarm, in one sentence.
+    pub alarm: Option<String>,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum View {
+    /// Done; there is nothing to tell.
+    Done,
+    /// Answer to [`Command::Status`].
+    Status(StatusView),
+    /// Answer to [`Command::AccountShow`].
+    Account(AccountView),
+    /// Answer to [`Command::DeviceList`].
+    Devices(Vec<DeviceView>),
+    /// Answer to [`Command::ConsentList`] and [`Command::ConsentHistory`].
+    Consents(Vec<ConsentView>),
+    /// Answer to [`Command::ConsentPropose`].
+    Proposal(ProposalView),
+    /// Answer to [`Command::BackupAdd`].
+    Set(SetView),
+    /// Answer to [`Command::BackupList`].
+    Sets(Vec<SetView>),
+    /// Answer to [`Command::BackupRun`].
+    Backups(Vec<BackupView>),
+    /// Answer to [`Command::BackupSnapshots`].
+    Snapshots(Vec<SnapshotView>),
+    /// Answer to [`Command::BackupRestore`].
+    Restored(RestoredView),
+    /// Answer to [`Command::BackupCheck`].
+    Checked(CheckView),
+    /// Answer to [`Command::LedgerVerify`].
+    LedgerVerified(LedgerVerifiedView),
+}
+
+/// What is on, what is safe, what is pending.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Whether there is an account on this device.
+    pub account: Option<AccountView>,
+    /// The services and whether they are on.
+    pub services: Vec<ServiceView>,
+    /// The backup sets.
+    pub sets: Vec<SetView>,
+    /// Sentences about what is not safe or needs the person.
+    pub warnings: Vec<String>,
+    /// Whether the transparency log of the cell is witnessed; `false` until a quorum is known.
+    pub witnessed: bool,
+}
+
+/// A service and its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// Name.
+    pub name: String,
+    /// Whether at least one live consent exists.
+    pub on: bool,
+    /// When the first of them ends, milliseconds UTC.
+    pub ends_ms: Option<i64>,
+}
+
+/// The account as this device knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountView {
+    /// Name that the person gave; known on this device alone.
+    pub name: String,
+    /// Random id.
+    pub account: String,
+    /// Id of this device.
+    pub device: String,
+    /// Name of this device.
+    pub device_name: String,
+    /// `full` or `write-only`.
+    pub role: String,
+    /// Id of the cell.
+    pub cell: String,
+    /// Addresses of the cell.
+    pub cell_addresses: Vec<String>,
+    /// Who runs the cell.
+    pub controller: String,
+    /// Where it keeps data.
+    pub region: String,
+    /// Fingerprint of the account's root key.
+    pub root_fingerprint: String,
+    /// Whether the person proved that they wrote the recovery phrase down.
+    pub phrase_confirmed: bool,
+    /// How the keys on this device are protected: `passphrase` or `unprotected`.
+    pub keys_protected_by: String,
+    /// Whether account data and cell are on the same disk.
+    pub cell_on_same_disk: bool,
+}
+
+/// A device of the account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// Id.
+    pub device: String,
+    /// Name, if this device can open it.
+    pub name: Option<String>,
+    /// `full` or `write-only`.
+    pub role: String,
+    /// When it was added, milliseconds UTC.
+    pub added_ms: i64,
+    /// Whether it is this one.
+    pub this_device: bool,
+}
+
+/// A consent and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsentView {
+    /// Id of the statement.
+    pub id: String,
+    /// Service.
+    pub service: String,
+    /// Name of the backup set, if it is one of this device's.
+    pub set: Option<String>,
+    /// Vault.
+    pub vault: Option<String>,
+    /// Device.
+    pub device: String,
+    /// `live`, `withdrawn`, `ended` or `waiting` for the cell.
+    pub state: String,
+    /// Milliseconds UTC.
+    pub given_ms: i64,
+    /// Milliseconds UTC.
+    pub ends_ms: i64,
+    /// Milliseconds UTC.
+    pub withdrawn_ms: Option<i64>,
+    /// Who receives the data.
+    pub controller: String,
+    /// Where.
+    pub region: String,
+    /// How to withdraw.
+    pub how_to_withdraw: String,
+}
+
+/// What a person is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProposalView {
+    /// The notice, filled in; to be shown whole.
+    pub text: String,
+    /// Ties a yes to this text.
+    pub token: String,
+    /// Sets that it is about; empty when all have a live consent already.
+    pub sets: Vec<String>,
+    /// When it would end, milliseconds UTC.
+    pub ends_ms: i64,
+}
+
+/// A backup set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetView {
+    /// Name.
+    pub name: String,
+    /// Vault, once it has one.
+    pub vault: Option<String>,
+    /// Folders and files.
+    pub paths: Vec<PathText>,
+    /// Globs.
+    pub excludes: Vec<String>,
+    /// `on`, `off`, `withdrawn` or `ended`.
+    pub consent: String,
+    /// When the last run ended well, milliseconds UTC.
+    pub last_backup_ms: Option<i64>,
+    /// Files that the last run could not back up.
+    pub last_problems: u64,
+    /// Whether it should have run by now.
+    pub overdue: bool,
+    /// Whether a run was interrupted and will be resumed.
+    pub interrupted: bool,
+}
+
+/// Result of backing up one set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupView {
+    /// The set.
+    pub set: String,
+    /// The snapshot.
+    pub snapshot: String,
+    /// Files in it.
+    pub files: u64,
+    /// Folders in it.
+    pub folders: u64,
+    /// Bytes in it.
+    pub bytes: u64,
+    /// Files that were not read, because nothing about them changed.
+    pub unchanged_files: u64,
+    /// Bytes that were not at the cell yet.
+    pub new_bytes: u64,
+    /// Bytes sent, sealed and padded.
+    pub stored_bytes: u64,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// How many files are not in it as they should be.
+    pub problems: u64,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotView {
+    /// Id.
+    pub snapshot: String,
+    /// The set.
+    pub set: String,
+    /// Milliseconds UTC.
+    pub time_ms: i64,
+    /// Device that made it.
+    pub device: String,
+    /// Its folders and files.
+    pub paths: Vec<PathText>,
+    /// Files.
+    pub files: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Result of a restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredView {
+    /// Files written.
+    pub files: u64,
+    /// Folders made.
+    pub folders: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Files that were there already, byte for byte.
+    pub already_there: u64,
+    /// How many entries could not be restored as they should be.
+    pub problems: u64,
+    /// How long it took.
+    pub duration_ms: u64,
+}
+
+/// Result of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckView {
+    /// Snapshots walked.
+    pub snapshots: u64,
+    /// Objects that belong to them.
+    pub objects: u64,
+    /// Bytes read and verified.
+    pub bytes_read: u64,
+    /// Objects that are missing or damaged.
+    pub damaged: Vec<String>,
+    /// Files that need them.
+    pub affected: Vec<PathText>,
+    /// Whether every byte was read.
+    pub read_data: bool,
+}
+
+/// Result of checking the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerVerifiedView {
+    /// How many lines.
+    pub lines: u64,
+    /// Hash of the newest.
+    pub head: String,
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Decides the exit code.
+    pub kind: FailureKind,
+    /// What happened, in one sentence.
+    pub sentence: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Causes, outermost first.
+    pub causes: Vec<String>,
+}
+
+/// Kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// Anything without a kind of its own.
+    Failed,
+    /// The command makes no sense as it was given.
+    Usage,
+    /// There is no consent for this service.
+    NoConsent,
+    /// Tampering, rollback or a fork was detected; nothing was written.
+    Integrity,
+    /// The cell cannot be reached; work is kept and can be resumed.
+    Unreachable,
+    /// Refused by policy: quota, region, revoked device.
+    Policy,
+    /// Done, but not for every file; each was told as [`Event::Problem`].
+    Partial,
+    /// Stopped because the person asked for it; resumes next time.
+    Interrupted,
+}

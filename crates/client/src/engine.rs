@@ -1,0 +1,703 @@
+//! The engine of a device: one account, one cell, all of its services.
+//!
+//! A door (the command line, a page, a phone's binding) hands it [`Command`]s and gets [`View`]s.
+//! The engine decides from its own, checked copy of the chain whether anything may be sent, asks
+//! `candor-consent` for the authority, and opens connections through [`crate::egress`] alone.
+//!
+//! Threads: [`Engine::execute`] blocks, and may be called from many threads at once, but never from
+//! an asynchronous task. Work on one vault excludes other work on it; changes of the chain queue.
+//! Locks are taken in the order chain turn, key store, store, chain, each for a moment; only the
+//! chain turn, and the key store while statements are appended, are held while a cell is waited for.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use candor_consent::Authority;
+use candor_vault::report::Cancel;
+use candor_vault::{Entropy, VaultKeys};
+use candor_wire::chain::AccountView as ChainView;
+use candor_wire::errand::Purpose;
+use candor_wire::sign::SecretKey;
+use candor_wire::statement::Role;
+use candor_wire::{AccountId, CellId, DeviceId, Millis, StatementId, VaultId};
+use tokio::runtime::Handle;
+
+use crate::account::{self, AccountError, ErrandFor, Surroundings};
+use crate::api::Api;
+use crate::chain::Chain;
+use crate::clock::Clock;
+use crate::commands::{Command, Event, Failure, FailureKind, View};
+use crate::device_store::{DeviceStore, PendingWithdrawal};
+use crate::egress::{CellDoor, Egress, EgressParts};
+use crate::home::Home;
+use crate::keystore::{self, KeyProtection, KeyState, KeyStore, KeyStoreError, NewKeys};
+use crate::ledger::{Ledger, LedgerParts};
+use crate::memory::Memory;
+use crate::phrase::RecoveryPhrase;
+use candor_wire::cell::{Invitation, SignedCellKeys};
+
+/// What an engine works with.
+pub struct EngineConfig {
+    /// The device's folder, locked.
+    pub home: Home,
+    /// The key store, open, of a device that belongs to an account.
+    pub keys: KeyStore,
+    /// How the cell is reached.
+    pub door: CellDoor,
+    /// Where asynchronous work runs.
+    pub runtime: Handle,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Where random bytes come from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// What is needed to open an account, or to come back to one, on this device.
+pub struct EnrolParams {
+    /// The device's folder, locked. It must belong to no account yet.
+    pub home: Home,
+    /// Names the cell; with a right to open an account, if one is to be opened.
+    pub invitation: Invitation,
+    /// How the cell is reached.
+    pub door: CellDoor,
+    /// What the person calls the account; stays on this device.
+    pub account_name: String,
+    /// What the person calls this device.
+    pub device_name: String,
+    /// What this device may do.
+    pub role: Role,
+    /// How the key store is sealed.
+    pub protection: KeyProtection,
+    /// Where asynchronous work runs.
+    pub runtime: Handle,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Where random bytes come from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// What never changes while an engine lives.
+pub(crate) struct Facts {
+    pub(crate) account: AccountId,
+    pub(crate) genesis: Option<StatementId>,
+    pub(crate) account_name: String,
+    pub(crate) device: DeviceId,
+    pub(crate) device_name: String,
+    pub(crate) role: Role,
+    pub(crate) cell: CellId,
+    pub(crate) invitation: Invitation,
+    pub(crate) in_process: bool,
+    pub(crate) is_protected: bool,
+    pub(crate) signing: Arc<SecretKey>,
+}
+
+/// One device at work. See the module's description for threads and locks.
+pub struct Engine {
+    pub(crate) home: Home,
+    pub(crate) facts: Facts,
+    pub(crate) runtime: Handle,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) egress: Egress,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) memory: Memory,
+    chain_turn: Mutex<()>,
+    chain: Mutex<Option<Chain>>,
+    keys: Mutex<KeyStore>,
+    store: Mutex<DeviceStore>,
+    vaults: Vaults,
+    runs: Mutex<BTreeMap<String, Cancel>>,
+}
+
+/// A lock of data that is never left half changed: a panic elsewhere does not spoil it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    /// Opens everything of the device. Sends nothing.
+    ///
+    /// A cached chain that does not verify is left aside, as if there were none: it is read from
+    /// the cell again by the next command that may ask the cell.
+    pub fn open(config: EngineConfig) -> Result<Self, Failure> {
+        let EngineConfig {
+            home,
+            keys,
+            door,
+            runtime,
+            clock,
+            entropy,
+        } = config;
+        let Some(account) = keys.account().filter(|_| keys.is_enrolled()) else {
+            return Err(
+                Failure::new(FailureKind::Failed, "this device belongs to no account yet")
+                    .with_hint("candor account create, or candor account recover"),
+            );
+        };
+        let store = DeviceStore::open(&home.device_store())?;
+        let chain = cached_chain(&store, account, &keys)?;
+        let (ledger, memory) = open_records(&home, &keys, &clock, &entropy)?;
+        let facts = Facts {
+            account,
+            genesis: keys.genesis(),
+            account_name: keys.account_name().to_owned(),
+            device: keys.device(),
+            device_name: keys.device_name().to_owned(),
+            role: keys.role(),
+            cell: keys.cell().cell(),
+            invitation: keys.cell().clone(),
+            in_process: matches!(door, CellDoor::InProcess(_)),
+            is_protected: keys.is_protected(),
+            signing: keys.signing(),
+        };
+        let egress = Egress::new(EgressParts {
+            cell: keys.cell().clone(),
+            door,
+            ledger: Arc::clone(&ledger),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+        });
+        Ok(Self {
+            home,
+            facts,
+            runtime,
+            clock,
+            entropy,
+            egress,
+            ledger,
+            memory,
+            chain_turn: Mutex::new(()),
+            chain: Mutex::new(chain),
+            keys: Mutex::new(keys),
+            store: Mutex::new(store),
+            vaults: Vaults::default(),
+            runs: Mutex::default(),
+        })
+    }
+
+    /// Does what a command asks, telling `events` on the way. Blocks until it is done; `cancel`
+    /// ends it cleanly with [`FailureKind::Interrupted`], and what was acknowledged stays.
+    ///
+    /// Whatever shows tampering, rollback or a fork is written to the ledger as an alarm.
+    pub fn execute(
+        &self,
+        command: Command,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        let result = self.dispatch(command, events, cancel);
+        result.map_err(|failure| self.alarmed(failure))
+    }
+
+    /// Writes an alarm if the failure is one.
+    pub(crate) fn alarmed(&self, failure: Failure) -> Failure {
+        alarmed(&self.ledger, failure)
+    }
+
+    fn dispatch(
+        &self,
+        command: Command,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        match command {
+            Command::Status => self.status(),
+            Command::AccountShow => self.account_view().map(View::Account),
+            Command::DeviceList => self.device_list(),
+            Command::ConsentList => self.consent_list(),
+            Command::ConsentHistory => self.consent_history(),
+            Command::ConsentPropose { service, sets } => self.consent_propose(&service, &sets),
+            Command::ConsentGive {
+                service,
+                sets,
+                token,
+                answered,
+            } => self.consent_give(&service, &sets, &token, answered),
+            Command::ConsentOff { service, set } => self.consent_off(&service, set.as_deref()),
+            Command::BackupAdd {
+                name,
+                paths,
+                excludes,
+            } => self.backup_add(name, &paths, excludes),
+            Command::BackupList => self.set_views().map(View::Sets),
+            Command::BackupRun { sets } => self.backup_run(&sets, events, cancel),
+            Command::BackupSnapshots { set } => self.backup_snapshots(set.as_deref(), cancel),
+            Command::BackupLs {
+                snapshot,
+                path,
+                recursive,
+            } => self.backup_ls(&snapshot, path.as_ref(), recursive, events, cancel),
+            Command::BackupFind { glob } => self.backup_find(&glob, events, cancel),
+            Command::BackupDiff { a, b } => self.backup_diff(&a, &b, events, cancel),
+            Command::BackupRestore {
+                snapshot,
+                paths,
+                to,
+                privileged,
+            } => self.backup_restore(&snapshot, &paths, &to, privileged, events, cancel),
+            Command::BackupCheck { read_data } => self.backup_check(read_data, events, cancel),
+            Command::Ledger { since_ms } => {
+                self.ledger.lines(since_ms, &mut |line| {
+                    events(Event::LedgerLine(Box::new(line)))
+                })?;
+                Ok(View::Done)
+            }
+            Command::LedgerVerify => Ok(View::LedgerVerified(self.ledger.verify()?)),
+            Command::PhraseConfirmed => {
+                let mut keys = self.keys();
+                keys.set_phrase_confirmed();
+                keys.save()?;
+                Ok(View::Done)
+            }
+            Command::Stop => {
+                self.stop_runs();
+                Ok(View::Done)
+            }
+        }
+    }
+
+    /// Asks every run to end cleanly. They end with [`FailureKind::Interrupted`] and resume later.
+    pub fn stop_runs(&self) {
+        lock(&self.runs).values().for_each(Cancel::cancel);
+    }
+
+    /// The device's folder.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The id of the cell that this device knows.
+    pub fn cell(&self) -> CellId {
+        self.facts.cell
+    }
+
+    pub(crate) fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            clock: &*self.clock,
+            entropy: &*self.entropy,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    pub(crate) fn keys(&self) -> MutexGuard<'_, KeyStore> {
+        lock(&self.keys)
+    }
+
+    pub(crate) fn store(&self) -> MutexGuard<'_, DeviceStore> {
+        lock(&self.store)
+    }
+
+    /// Reads from the chain as this device knows it; `None` when it knows none.
+    pub(crate) fn with_chain<T>(&self, read: impl FnOnce(&Chain) -> T) -> Option<T> {
+        lock(&self.chain).as_ref().map(read)
+    }
+
+    /// A copy of the view, for what takes longer.
+    pub(crate) fn view(&self) -> Result<ChainView, Failure> {
+        self.with_chain(|chain| chain.view().clone())
+            .ok_or_else(unknown_chain)
+    }
+
+    /// Opens a connection for an authority. Nothing is sent before the first request.
+    pub(crate) fn open_api(&self, authority: Box<dyn Authority>) -> Result<Arc<Api>, Failure> {
+        let _inside = self.runtime.enter();
+        let connection = self
+            .egress
+            .open(authority, Arc::clone(&self.facts.signing))?;
+        Ok(Arc::new(Api::new(connection)))
+    }
+
+    /// Opens a connection for one thing that the person just asked for.
+    pub(crate) fn errand(&self, purpose: Purpose) -> Result<Arc<Api>, Failure> {
+        let what = ErrandFor {
+            purpose,
+            account: Some(self.facts.account),
+            signer: Some(self.facts.device),
+            cell: self.facts.cell,
+        };
+        let errand = account::sign_errand(what, &self.facts.signing, self.surroundings())?;
+        self.open_api(Box::new(errand))
+    }
+
+    /// Reads the cell's newest keys and what is new in the chain, and checks all of it against what
+    /// this device ever saw.
+    pub(crate) fn sync_chain(&self, api: &Api) -> Result<(), Failure> {
+        self.change_chain(api, |chain| {
+            Ok(self
+                .runtime
+                .block_on(account::sync(api, chain, &self.memory))?)
+        })
+    }
+
+    /// Works on a copy of the chain and keeps it, durably, if the work succeeded. New epochs are
+    /// opened, and the key store saved, before anybody can rely on them.
+    pub(crate) fn change_chain<T>(
+        &self,
+        api: &Api,
+        work: impl FnOnce(&mut Chain) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let _turn = lock(&self.chain_turn);
+        let known = lock(&self.chain).clone();
+        let kept = known.as_ref().map_or(0, |chain| chain.records().len());
+        let kept_keys = known
+            .as_ref()
+            .map_or_else(Vec::new, |chain| chain.cell_keys().to_vec());
+        let mut chain = match known {
+            Some(chain) => chain,
+            None => self.fetch_chain(api)?,
+        };
+        let value = work(&mut chain)?;
+        let mut keys = self.keys();
+        if account::open_keys(&chain, &mut keys)? {
+            keys.save()?;
+        }
+        drop(keys);
+        self.keep_chain(&chain, kept, &kept_keys)?;
+        *lock(&self.chain) = Some(chain);
+        Ok(value)
+    }
+
+    /// Writes down what is new in the chain, and forgets withdrawals that it has by now. An unchanged
+    /// chain costs no write.
+    fn keep_chain(
+        &self,
+        chain: &Chain,
+        kept: usize,
+        kept_keys: &[SignedCellKeys],
+    ) -> Result<(), Failure> {
+        let mut store = self.store();
+        if chain.cell_keys() != kept_keys {
+            store.put_cell_keys(chain.cell_keys())?;
+        }
+        let new = chain.records().get(kept..).unwrap_or_default();
+        if !new.is_empty() {
+            store.put_chain(new)?;
+        }
+        let consents = chain.view().consents();
+        for pending in store.withdrawals()? {
+            // One that waits for a yes without an answer is forgotten by whoever tells it.
+            let is_told = pending.before != PendingWithdrawal::ANYWHERE
+                && consents
+                    .iter()
+                    .all(|(_, consent)| !pending.ends(consent) || consent.withdrawn.is_some());
+            if is_told {
+                store.forget_withdrawal(&pending)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole chain, for a device whose database was lost.
+    fn fetch_chain(&self, api: &Api) -> Result<Chain, Failure> {
+        let (root, account) = (self.facts.invitation.root, self.facts.account);
+        let fetched = account::fetch(api, &root, account, self.facts.genesis, &self.memory);
+        Ok(self.runtime.block_on(fetched)?)
+    }
+
+    /// The secrets of a vault, from the key store.
+    pub(crate) fn vault_keys(&self, vault: VaultId) -> Result<Arc<VaultKeys>, Failure> {
+        let keys = self.keys();
+        let scope = keys.keys(Some(vault)).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Failed,
+                format!("this device holds no key of vault {vault}"),
+            )
+            .with_hint("`candor account recover` in a new home opens it with the recovery phrase")
+        })?;
+        let keys = scope
+            .vault_keys(self.facts.account)
+            .ok_or_else(unknown_chain)?;
+        keys.map(Arc::new).map_err(|error| Failure::of(&error))
+    }
+
+    /// Waits for a vault to be free, and keeps it until the result is dropped.
+    pub(crate) fn hold_vault(
+        &self,
+        vault: VaultId,
+        cancel: &Cancel,
+    ) -> Result<VaultHold<'_>, Failure> {
+        self.vaults.hold(vault, cancel)
+    }
+
+    /// Registers a run of a set, unless one is at work.
+    pub(crate) fn begin_run(&self, set: &str, cancel: &Cancel) -> Option<RunMark<'_>> {
+        let mut runs = lock(&self.runs);
+        if runs.contains_key(set) {
+            return None;
+        }
+        runs.insert(set.to_owned(), cancel.clone());
+        Some(RunMark {
+            runs: &self.runs,
+            set: set.to_owned(),
+        })
+    }
+
+    /// Stops the run of a set, if there is one.
+    pub(crate) fn stop_run(&self, set: &str) {
+        if let Some(cancel) = lock(&self.runs).get(set) {
+            cancel.cancel();
+        }
+    }
+
+    pub(crate) fn is_running(&self, set: &str) -> bool {
+        lock(&self.runs).contains_key(set)
+    }
+}
+
+/// Writes an alarm if the failure is one.
+fn alarmed(ledger: &Ledger, mut failure: Failure) -> Failure {
+    if failure.kind == FailureKind::Integrity
+        && let Err(error) = ledger.alarm(&failure.sentence)
+    {
+        failure
+            .causes
+            .push(format!("the alarm could not be written: {error}"));
+    }
+    failure
+}
+
+pub(crate) fn unknown_chain() -> Failure {
+    Failure::new(
+        FailureKind::Failed,
+        "this device's copy of the account's chain is missing",
+    )
+    .with_hint("`candor consent history` reads it from the cell again")
+}
+
+fn cached_chain(
+    store: &DeviceStore,
+    account: AccountId,
+    keys: &KeyStore,
+) -> Result<Option<Chain>, Failure> {
+    let records = store.chain()?;
+    if records.is_empty() {
+        return Ok(None);
+    }
+    // What does not verify is not believed, and not fatal: the cell has the original.
+    let loaded = Chain::load(&keys.cell().root, account, store.cell_keys()?, records).ok();
+    Ok(loaded.filter(|chain| {
+        keys.genesis()
+            .is_none_or(|genesis| genesis == chain.genesis())
+    }))
+}
+
+fn open_records(
+    home: &Home,
+    keys: &KeyStore,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<(Arc<Ledger>, Memory), Failure> {
+    let parts = LedgerParts {
+        key: keys.ledger_key(),
+        signing: keys.signing(),
+        device: keys.device(),
+        clock: Arc::clone(clock),
+        entropy: Arc::clone(entropy),
+    };
+    let ledger = Ledger::open(&home.ledger(), parts)?;
+    let memory = Memory::open(&home.memory(), keys.cell().cell())?;
+    Ok((ledger, memory))
+}
+
+/// A recovery phrase for a new account: shown to the person, or written to their file, *before*
+/// [`create_account`] tells a cell anything.
+pub fn draw_phrase(entropy: &dyn Entropy) -> Result<RecoveryPhrase, Failure> {
+    RecoveryPhrase::generate(entropy).map_err(|error| Failure::of(&error))
+}
+
+/// Opens an account at the invitation's cell, with this as its first device (errand: create).
+///
+/// If the cell could not be reached or refused, it can be tried again in the same folder.
+pub fn create_account(params: EnrolParams, phrase: &RecoveryPhrase) -> Result<Engine, Failure> {
+    let Some(right) = params.invitation.right.clone() else {
+        return Err(
+            Failure::new(FailureKind::Usage, "this invitation opens no account")
+                .with_hint("ask who runs the cell for a new one: `candor server invite`"),
+        );
+    };
+    enrol(params, |runtime, egress, keys, memory, surroundings| {
+        // A name that was used in a try whose answer got lost cannot be used again.
+        keys.set_account(
+            account::new_account_id(surroundings.entropy).map_err(AccountError::from)?,
+        );
+        keys.save()?;
+        Ok(runtime.block_on(account::create(
+            egress,
+            right,
+            phrase,
+            keys,
+            memory,
+            surroundings,
+        ))?)
+    })
+}
+
+/// Adds this device to an account with its recovery phrase (errand: recover), and opens all of its
+/// vaults' keys with it.
+pub fn recover_account(params: EnrolParams, phrase: &RecoveryPhrase) -> Result<Engine, Failure> {
+    enrol(params, |runtime, egress, keys, memory, surroundings| {
+        Ok(runtime.block_on(account::recover(egress, phrase, keys, memory, surroundings))?)
+    })
+}
+
+fn enrol(
+    params: EnrolParams,
+    work: impl FnOnce(
+        &Handle,
+        &Egress,
+        &mut KeyStore,
+        &Memory,
+        Surroundings<'_>,
+    ) -> Result<Chain, Failure>,
+) -> Result<Engine, Failure> {
+    let EnrolParams {
+        home,
+        invitation,
+        door,
+        account_name,
+        device_name,
+        role,
+        protection,
+        runtime,
+        clock,
+        entropy,
+    } = params;
+    let cell = Invitation {
+        right: None,
+        ..invitation
+    };
+    let new = NewKeys {
+        account_name,
+        device_name,
+        role,
+        cell,
+        account: None,
+    };
+    let mut keys = new_keys(&home, new, protection, &entropy)?;
+    let (ledger, memory) = open_records(&home, &keys, &clock, &entropy)?;
+    let egress = Egress::new(EgressParts {
+        cell: keys.cell().clone(),
+        door: door.clone(),
+        ledger: Arc::clone(&ledger),
+        clock: Arc::clone(&clock),
+        entropy: Arc::clone(&entropy),
+    });
+    let enrolled = work(
+        &runtime,
+        &egress,
+        &mut keys,
+        &memory,
+        Surroundings {
+            clock: &*clock,
+            entropy: &*entropy,
+        },
+    );
+    let chain = enrolled.map_err(|failure| alarmed(&ledger, failure))?;
+    let mut store = DeviceStore::open(&home.device_store())?;
+    store.put_cell_keys(chain.cell_keys())?;
+    store.put_chain(chain.records())?;
+    // The engine opens these itself.
+    drop((egress, ledger, memory, store));
+    Engine::open(EngineConfig {
+        home,
+        keys,
+        door,
+        runtime,
+        clock,
+        entropy,
+    })
+}
+
+/// A new key store. One that is there from an enrolment that did not succeed is put aside, together
+/// with the ledger and the memory that belong to it: this try has its own names and protection, and
+/// what was sent by the earlier one stays on record.
+fn new_keys(
+    home: &Home,
+    new: NewKeys,
+    protection: KeyProtection,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<KeyStore, Failure> {
+    if keystore::state(&home.keys())? != KeyState::Missing {
+        let passphrase = match &protection {
+            KeyProtection::Passphrase(text) => Some(text.as_str()),
+            KeyProtection::Unprotected => None,
+        };
+        let refused = |sentence: &str| {
+            Failure::new(FailureKind::Usage, sentence)
+                .with_hint("choose another folder with `--home DIR`")
+        };
+        match KeyStore::open(&home.keys(), passphrase, Arc::clone(entropy)) {
+            Ok(keys) if keys.is_enrolled() => {
+                return Err(refused("this device belongs to an account already"));
+            }
+            Ok(_) => home.put_enrolment_aside()?,
+            // Whether it belongs to an account cannot be seen without its passphrase.
+            Err(KeyStoreError::WrongPassphrase | KeyStoreError::NeedsPassphrase) => {
+                return Err(refused(
+                    "this folder has a key store with another passphrase",
+                ));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(KeyStore::create(
+        &home.keys(),
+        new,
+        protection,
+        Arc::clone(entropy),
+    )?)
+}
+
+/// A run of a set, as long as it lasts.
+pub(crate) struct RunMark<'a> {
+    runs: &'a Mutex<BTreeMap<String, Cancel>>,
+    set: String,
+}
+
+impl Drop for RunMark<'_> {
+    fn drop(&mut self) {
+        lock(self.runs).remove(&self.set);
+    }
+}
+
+/// Which vaults are being worked on.
+#[derive(Default)]
+struct Vaults {
+    held: Mutex<Vec<VaultId>>,
+    freed: Condvar,
+}
+
+/// A vault that nobody else works on, until this is dropped.
+pub(crate) struct VaultHold<'a> {
+    vaults: &'a Vaults,
+    vault: VaultId,
+}
+
+impl Vaults {
+    fn hold(&self, vault: VaultId, cancel: &Cancel) -> Result<VaultHold<'_>, Failure> {
+        let mut held = lock(&self.held);
+        while held.contains(&vault) {
+            if cancel.is_cancelled() {
+                return Err(crate::failure::interrupted());
+            }
+            let waited = self.freed.wait_timeout(held, crate::events::CANCEL_POLL);
+            held = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        held.push(vault);
+        Ok(VaultHold {
+            vaults: self,
+            vault,
+        })
+    }
+}
+
+impl Drop for VaultHold<'_> {
+    fn drop(&mut self) {
+        lock(&self.vaults.held).retain(|other| *other != self.vault);
+        self.vaults.freed.notify_all();
+    }
+}

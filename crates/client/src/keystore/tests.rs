@@ -1,0 +1,296 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use candor_vault::SystemEntropy;
+use candor_wire::StatementId;
+use candor_wire::ids::to_hex;
+use candor_wire::sign::Ed25519Public;
+
+use super::format::with_parameters;
+use super::*;
+use crate::epochs::EpochSecret;
+use crate::test_support::{Repeatable, unhex};
+
+const PASSPHRASE: &str = "correct horse battery";
+
+fn new_keys() -> NewKeys {
+    NewKeys {
+        account: Some(AccountId::from_bytes([1; 16])),
+        account_name: "alice".into(),
+        device_name: "laptop".into(),
+        role: Role::Full,
+        cell: Invitation {
+            version: 1,
+            root: Ed25519Public::from_bytes([9; 32]),
+            addresses: vec!["192.0.2.1:7443".into()],
+            right: Some(candor_wire::cell::InvitationRight([5; 16])),
+        },
+    }
+}
+
+fn passphrase() -> KeyProtection {
+    KeyProtection::Passphrase(Zeroizing::new(PASSPHRASE.to_owned()))
+}
+
+fn create(path: &Path, protection: KeyProtection) -> KeyStore {
+    KeyStore::create(path, new_keys(), protection, Arc::new(Repeatable::new(7))).unwrap()
+}
+
+fn open(path: &Path, passphrase: Option<&str>) -> Result<KeyStore, KeyStoreError> {
+    KeyStore::open(path, passphrase, Arc::new(SystemEntropy))
+}
+
+fn refusal(path: &Path, passphrase: Option<&str>) -> KeyStoreError {
+    open(path, passphrase).map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn what_was_saved_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    assert_eq!(state(&path).unwrap(), KeyState::Missing);
+    assert!(matches!(refusal(&path, None), KeyStoreError::Missing));
+    let mut store = create(&path, KeyProtection::Unprotected);
+    assert_eq!(state(&path).unwrap(), KeyState::Unprotected);
+    let vault = VaultId::from_bytes([4; 16]);
+    let epochs = [
+        EpochSecret::from_bytes(&[6; 32]),
+        EpochSecret::from_bytes(&[7; 32]),
+    ];
+    store.put_keys(ScopeKeys::new(Some(vault), epochs).unwrap());
+    store.set_enrolled(
+        AccountId::from_bytes([1; 16]),
+        StatementId::from_bytes([5; 32]),
+    );
+    store.set_phrase_confirmed();
+    store.save().unwrap();
+    let read = open(&path, None).unwrap();
+    assert_eq!(read.genesis(), Some(StatementId::from_bytes([5; 32])));
+    assert!(read.is_enrolled() && read.phrase_confirmed() && !read.is_protected());
+    assert!(read.cell().right.is_none());
+    assert_eq!(read.signing().public(), store.signing().public());
+    assert_eq!(read.agreement().seed(), store.agreement().seed());
+    assert_eq!(read.ledger_key().as_bytes(), store.ledger_key().as_bytes());
+    assert_eq!(
+        read.keys(Some(vault)).unwrap().get(2).unwrap().as_bytes(),
+        &[7; 32]
+    );
+    assert_eq!(
+        (read.account_name(), read.device_name()),
+        ("alice", "laptop")
+    );
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let again = KeyStore::create(
+        &path,
+        new_keys(),
+        KeyProtection::Unprotected,
+        Arc::new(SystemEntropy),
+    );
+    assert!(matches!(again.map(|_| ()), Err(KeyStoreError::Exists)));
+}
+
+#[test]
+fn wrong_damaged_and_locked_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    let store = create(&path, passphrase());
+    let seed = *store.agreement().seed();
+    assert_eq!(state(&path).unwrap(), KeyState::Passphrase);
+    assert!(matches!(
+        refusal(&path, None),
+        KeyStoreError::NeedsPassphrase
+    ));
+    assert!(matches!(
+        refusal(&path, Some("incorrect horse")),
+        KeyStoreError::WrongPassphrase
+    ));
+    assert!(matches!(
+        refusal(&path, Some("")),
+        KeyStoreError::EmptyPassphrase
+    ));
+    assert_eq!(
+        open(&path, Some(PASSPHRASE)).unwrap().agreement().seed(),
+        &seed
+    );
+    let good = fs::read(&path).unwrap();
+    assert!(!good.windows(32).any(|part| part == seed));
+    for place in [0, 10, good.len() / 2, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[place] ^= 1;
+        fs::write(&path, &bad).unwrap();
+        assert!(matches!(
+            refusal(&path, Some(PASSPHRASE)),
+            KeyStoreError::Damaged
+        ));
+    }
+    fs::write(&path, &good[..good.len() - 1]).unwrap();
+    assert!(matches!(
+        refusal(&path, Some(PASSPHRASE)),
+        KeyStoreError::Damaged
+    ));
+    fs::write(&path, with_parameters(&good, |file| file.version = 0)).unwrap();
+    assert!(matches!(
+        refusal(&path, Some(PASSPHRASE)),
+        KeyStoreError::Version { version: 0 }
+    ));
+}
+
+#[test]
+fn a22_cheaper_passphrase_hashing_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    let store = create(&path, passphrase());
+    let good = fs::read(&path).unwrap();
+    let change = |change: fn(&mut format::Kdf)| {
+        with_parameters(&good, |file| change(file.kdf.as_mut().unwrap()))
+    };
+    let refused = [
+        change(|kdf| kdf.memory_kib = ARGON2_MEMORY_MIN_KIB - 1),
+        change(|kdf| kdf.memory_kib = 8),
+        change(|kdf| kdf.passes = ARGON2_PASSES_MIN - 1),
+        change(|kdf| kdf.lanes = 2),
+        change(|kdf| kdf.memory_kib = ARGON2_MEMORY_MAX_KIB + 1),
+        change(|kdf| kdf.passes = ARGON2_PASSES_MAX + 1),
+    ];
+    for file in refused {
+        fs::write(&path, &file).unwrap();
+        assert!(matches!(
+            refusal(&path, Some(PASSPHRASE)),
+            KeyStoreError::Parameters
+        ));
+        assert!(matches!(state(&path), Err(KeyStoreError::Parameters)));
+        assert_eq!(fs::read(&path).unwrap(), file);
+    }
+    // More work than this build asks for is fine for the floor, but is not what was sealed.
+    fs::write(&path, change(|kdf| kdf.passes += 1)).unwrap();
+    assert!(matches!(
+        refusal(&path, Some(PASSPHRASE)),
+        KeyStoreError::WrongPassphrase
+    ));
+    // A salt is never used twice.
+    let salt_of = |file: &[u8]| format::header(file).unwrap().kdf.clone().unwrap().salt;
+    store.save().unwrap();
+    assert_ne!(salt_of(&fs::read(&path).unwrap()), salt_of(&good));
+    open(&path, Some(PASSPHRASE)).unwrap();
+}
+
+/// Masks secrets on their way to the child, so that looking for them does not put them there.
+fn masked(secret: &[u8]) -> String {
+    to_hex(&secret.iter().map(|byte| byte ^ 0xa5).collect::<Vec<_>>())
+}
+
+#[test]
+fn a51_no_secret_is_left_in_memory_after_the_keys_are_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    let mut store = create(&path, passphrase());
+    let epoch = [0x6b_u8; 32].map(|byte| byte.wrapping_mul(3));
+    let mut distinct = epoch;
+    distinct
+        .iter_mut()
+        .zip(1..)
+        .for_each(|(byte, n)| *byte = byte.wrapping_add(n));
+    store.put_keys(ScopeKeys::new(None, [EpochSecret::from_bytes(&distinct)]).unwrap());
+    store.save().unwrap();
+    let secrets = [
+        PASSPHRASE.as_bytes(),
+        &store.seeds.ed25519,
+        &store.seeds.ml_dsa,
+        store.agreement().seed(),
+        store.ledger_key().as_bytes(),
+        &distinct,
+    ];
+    let list: Vec<String> = secrets.iter().map(|secret| masked(secret)).collect();
+    let list_path = folder.path().join("masked");
+    fs::write(&list_path, list.join("\n")).unwrap();
+    // A process of its own: this one holds the secrets.
+    let child = Command::new("/proc/self/exe")
+        .args([
+            "--exact",
+            "keystore::tests::looks_into_its_own_memory",
+            "--ignored",
+            "--nocapture",
+        ])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stdout).into_owned();
+    assert!(
+        child.status.success(),
+        "{told}\n{}",
+        String::from_utf8_lossy(&child.stderr)
+    );
+    assert!(
+        told.contains("held while open: 6") && told.contains("left: 0"),
+        "{told}"
+    );
+}
+
+/// How many of the masked secrets are in this process's memory.
+fn found_in_memory(secrets: &[Vec<u8>]) -> usize {
+    const PIECE_BYTES: u64 = 4 * 1024 * 1024;
+    let mut memory = File::open("/proc/self/mem").unwrap();
+    let mut found = vec![false; secrets.len()];
+    let mut piece = vec![0; PIECE_BYTES as usize + 64];
+    let maps: Vec<String> = BufReader::new(File::open("/proc/self/maps").unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .collect();
+    for map in maps.iter().filter(|map| map.contains(" rw")) {
+        let (from, to) = map.split_once(' ').unwrap().0.split_once('-').unwrap();
+        let (mut from, to) = (
+            u64::from_str_radix(from, 16).unwrap(),
+            u64::from_str_radix(to, 16).unwrap(),
+        );
+        while from < to {
+            let length = (to - from).min(PIECE_BYTES + 64) as usize;
+            memory.seek(SeekFrom::Start(from)).unwrap();
+            if memory.read_exact(&mut piece[..length]).is_ok() {
+                for (secret, found) in secrets.iter().zip(&mut found) {
+                    let is_it = |part: &[u8]| part.iter().zip(secret).all(|(a, b)| a ^ 0xa5 == *b);
+                    *found |= piece[..length].windows(secret.len()).any(is_it);
+                }
+            }
+            // What was read must not be found a second time, in this buffer.
+            piece.fill(0);
+            from += PIECE_BYTES;
+        }
+    }
+    found.into_iter().filter(|found| *found).count()
+}
+
+#[test]
+#[ignore = "the child process of a51"]
+fn looks_into_its_own_memory() {
+    let list = fs::read_to_string("masked").unwrap();
+    let secrets: Vec<Vec<u8>> = list.lines().map(unhex).collect();
+    let passphrase = Zeroizing::new(
+        secrets[0]
+            .iter()
+            .map(|byte| byte ^ 0xa5)
+            .collect::<Vec<u8>>(),
+    );
+    let text = Zeroizing::new(String::from_utf8_lossy(&passphrase).into_owned());
+    let store = open(Path::new("keys"), Some(&text)).unwrap();
+    let signed = store
+        .signing()
+        .sign(candor_wire::sign::Domain::STATEMENT, b"something");
+    let public = store.signing().public();
+    public
+        .verify(candor_wire::sign::Domain::STATEMENT, b"something", &signed)
+        .unwrap();
+    store.agreement().public();
+    store.save().unwrap();
+    println!("held while open: {}", found_in_memory(&secrets));
+    drop(store);
+    drop(text);
+    drop(passphrase);
+    scrub_stack();
+    println!("left: {}", found_in_memory(&secrets));
+}

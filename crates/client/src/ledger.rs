@@ -1,0 +1,271 @@
+//! The ledger: this device's own record of every connection that it opened.
+//!
+//! 1. Before a connection opens, a record that says so is on the disk. When it closes, a second one
+//!    says what went over it. A process that is killed in between leaves the first, which the next
+//!    start turns into an *interrupted* line: a line can be incomplete, never missing.
+//! 2. Records are chained: the hash of each covers the one before. The newest hash is signed by the
+//!    device ([`candor_wire::sign::Domain::LEDGER_HEAD`]) after every record.
+//! 3. Each record is sealed with AES-256-GCM under the ledger key, with its number as associated
+//!    data: the ledger is a history of what a person did, and is nobody else's business.
+//! 4. Retention is bounded. Records lie in segments; when there are too many, the oldest goes, after
+//!    its last hash was signed as a checkpoint, from which the rest still verifies.
+//!
+//! Alarms (tampering and rollback that were detected) are records of the same chain. Format:
+//! `docs/formats/ledger.md`.
+
+mod line;
+mod record;
+mod segments;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candor_vault::Entropy;
+use candor_vault::entropy::EntropyError;
+use candor_wire::DeviceId;
+use candor_wire::ids::to_hex;
+use candor_wire::sign::SecretKey;
+
+use crate::clock::Clock;
+use crate::commands::{LedgerLineView, LedgerVerifiedView};
+use crate::keystore::LedgerKey;
+
+pub use line::{Counts, DataClass, OpenLine, Opening, Protocol};
+use record::{Event, LedgerHead, Record, SignedLedgerHead};
+use segments::{Segments, Walk};
+
+/// The version of records that this build writes and the lowest that it accepts.
+pub const LEDGER_VERSION: u8 = 1;
+
+/// Length at which a segment is full, in bytes: some 3,000 records.
+pub const SEGMENT_MAX_BYTES: u64 = 1024 * 1024;
+
+/// Most segments that are kept. 16 MiB hold more than a year of hourly backups, and reading all of
+/// them at a start takes a fraction of a second.
+pub const SEGMENTS_MAX: usize = 16;
+
+/// Longest sealed record, in bytes.
+pub const RECORD_MAX_BYTES: usize = 4096;
+
+/// Longest sentence of an alarm, in bytes.
+pub const ALARM_MAX_BYTES: usize = 512;
+
+/// Why the ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Records were altered, taken away or put in.
+    #[error("the ledger was altered: record {sequence} is not what it was")]
+    Altered {
+        /// The first record that does not fit.
+        sequence: u64,
+    },
+    /// The newest records are missing.
+    #[error("the ledger was cut: it ends at record {found}, but {signed} were signed")]
+    Cut {
+        /// The last record that is there.
+        found: u64,
+        /// The last record that was signed.
+        signed: u64,
+    },
+    /// The signed head or checkpoint is missing or not by this device.
+    #[error("the ledger's signature is missing or not this device's")]
+    Signature,
+    /// A record would be longer than allowed.
+    #[error("a record of the ledger has at most {RECORD_MAX_BYTES} bytes")]
+    TooLong,
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes")]
+    Entropy,
+    /// The files cannot be read or written.
+    #[error("the ledger cannot be read or written")]
+    Storage(#[source] io::Error),
+}
+
+impl From<EntropyError> for LedgerError {
+    fn from(_: EntropyError) -> Self {
+        Self::Entropy
+    }
+}
+
+impl From<io::Error> for LedgerError {
+    fn from(error: io::Error) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// What the ledger needs to seal, sign and tell the time.
+pub struct LedgerParts<'a> {
+    /// Seals the records.
+    pub key: &'a LedgerKey,
+    /// This device's key, which signs the newest hash.
+    pub signing: Arc<SecretKey>,
+    /// This device.
+    pub device: DeviceId,
+    /// Times of records.
+    pub clock: Arc<dyn Clock>,
+    /// Nonces of records.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// The ledger of this device. One per process, under the lock of the device's folder.
+pub struct Ledger {
+    signing: Arc<SecretKey>,
+    device: DeviceId,
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Segments>,
+}
+
+impl Ledger {
+    /// Opens the ledger in `folder`, or begins one. Reads and checks all of it, drops a record that a
+    /// crash left half written, and closes lines that were open when the process ended.
+    pub fn open(folder: &Path, parts: LedgerParts<'_>) -> Result<Arc<Self>, LedgerError> {
+        let LedgerParts {
+            key,
+            signing,
+            device,
+            clock,
+            entropy,
+        } = parts;
+        let mut segments = Segments::open(folder, key, entropy, &signing, device)?;
+        let mut still_open: BTreeMap<u64, Record> = BTreeMap::new();
+        segments.recover(&mut |record| match record.event {
+            Event::Opened => {
+                still_open.insert(record.sequence, record);
+            }
+            Event::Closed | Event::Interrupted => {
+                still_open.remove(&record.opening);
+            }
+            Event::Alarm => {}
+        })?;
+        let ledger = Arc::new(Self {
+            signing,
+            device,
+            clock,
+            inner: Mutex::new(segments),
+        });
+        ledger
+            .inner()
+            .catch_up(&|sequence, hash| ledger.sign(sequence, hash))?;
+        for (opening, record) in still_open {
+            ledger.append(Record {
+                event: Event::Interrupted,
+                opening,
+                ..record
+            })?;
+        }
+        Ok(ledger)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Segments> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a record, durably, and signs the new head. Returns its number.
+    fn append(&self, record: Record) -> Result<u64, LedgerError> {
+        self.inner()
+            .append(record, &|sequence, hash| self.sign(sequence, hash))
+    }
+
+    fn sign(&self, sequence: u64, hash: [u8; 32]) -> SignedLedgerHead {
+        let time = self.clock.now();
+        let head = LedgerHead {
+            version: LEDGER_VERSION,
+            device: self.device,
+            sequence,
+            hash,
+            time,
+        };
+        SignedLedgerHead::sign(&head, self.signing.ed25519())
+    }
+
+    /// Writes that a connection is about to be opened. When this returns, the record is durable.
+    pub fn begin(self: &Arc<Self>, opening: &Opening) -> Result<OpenLine, LedgerError> {
+        let record = Record::opened(self.clock.now(), opening);
+        let sequence = self.append(record.clone())?;
+        Ok(OpenLine::new(Arc::clone(self), sequence, record))
+    }
+
+    /// Writes that something was detected that must not be. `sentence` is cut to
+    /// [`ALARM_MAX_BYTES`]; it must hold no secret and no name of a file.
+    pub fn alarm(&self, sentence: &str) -> Result<(), LedgerError> {
+        let mut end = sentence.len().min(ALARM_MAX_BYTES);
+        while !sentence.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.append(Record::alarm(self.clock.now(), sentence[..end].to_owned()))
+            .map(|_| ())
+    }
+
+    /// Tells every line that was opened at or after `since_ms`, in the order in which they ended;
+    /// those that are open now come last. Reads the disk; memory stays bounded.
+    pub fn lines(
+        &self,
+        since_ms: Option<i64>,
+        tell: &mut dyn FnMut(LedgerLineView),
+    ) -> Result<(), LedgerError> {
+        let mut still_open: BTreeMap<u64, Record> = BTreeMap::new();
+        let is_asked = |record: &Record| since_ms.is_none_or(|since| record.opened_at.0 >= since);
+        let inner = self.inner();
+        let walk = inner.walk(&mut |record| {
+            match record.event {
+                Event::Opened => {
+                    still_open.insert(record.sequence, record);
+                    return;
+                }
+                Event::Closed | Event::Interrupted => {
+                    still_open.remove(&record.opening);
+                }
+                Event::Alarm => {}
+            }
+            if is_asked(&record) {
+                tell(record.view());
+            }
+        })?;
+        check_walk(&inner, &walk)?;
+        drop(inner);
+        still_open
+            .values()
+            .filter(|record| is_asked(record))
+            .for_each(|record| tell(record.view()));
+        Ok(())
+    }
+
+    /// Reads and checks everything: seals, numbers, hashes, and the signed head.
+    pub fn verify(&self) -> Result<LedgerVerifiedView, LedgerError> {
+        let mut lines = 0;
+        let inner = self.inner();
+        let walk = inner.walk(&mut |record| {
+            lines += u64::from(matches!(record.event, Event::Opened | Event::Alarm));
+        })?;
+        check_walk(&inner, &walk)?;
+        Ok(LedgerVerifiedView {
+            lines,
+            head: to_hex(&walk.hash),
+        })
+    }
+}
+
+/// Compares what was read with what this process wrote and with the signature on the disk. The same
+/// lock is held for both: a record that is written in between would look like one that was cut off.
+fn check_walk(inner: &Segments, walk: &Walk) -> Result<(), LedgerError> {
+    let (sequence, hash) = inner.newest();
+    if walk.sequence < sequence {
+        return Err(LedgerError::Cut {
+            found: walk.sequence,
+            signed: sequence,
+        });
+    }
+    if walk.sequence != sequence || walk.hash != hash {
+        return Err(LedgerError::Altered { sequence });
+    }
+    match inner.signed_head()? {
+        Some(head) if head.sequence == sequence && head.hash == hash => Ok(()),
+        None if sequence == 0 => Ok(()),
+        _ => Err(LedgerError::Signature),
+    }
+}
+
+#[cfg(test)]
+mod tests;

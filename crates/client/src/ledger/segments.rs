@@ -1,0 +1,383 @@
+//! The ledger's files: segments of sealed records, the signed head, the signed checkpoint.
+//!
+//! A segment is named by the number of its first record, in 16 decimal digits. It holds frames:
+//! length (u32, big endian) and that many sealed bytes. The head and the checkpoint are canonical
+//! CBOR, replaced as a whole. Order of writes: record, then head; checkpoint, then removal. So after
+//! a crash the segments may be one record ahead of the head, and never behind it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufReader, Read, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candor_vault::Entropy;
+use candor_wire::DeviceId;
+use candor_wire::cbor::{self, Canonical as _};
+use candor_wire::sign::{Ed25519Public, SecretKey};
+
+use super::record::{FIRST_HASH, LedgerHead, Record, SignedLedgerHead};
+use super::{LEDGER_VERSION, LedgerError, RECORD_MAX_BYTES, SEGMENT_MAX_BYTES, SEGMENTS_MAX};
+use crate::keystore::LedgerKey;
+use crate::{durable, seal_small};
+
+const HEAD: &str = "head";
+const CHECKPOINT: &str = "checkpoint";
+const SUFFIX: &str = ".segment";
+const PLACE: &[u8] = b"candor/ledger/1";
+const LENGTH_BYTES: u64 = 4;
+
+/// How far a reading of the segments came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Walk {
+    /// Number of the last record; 0 if there is none.
+    pub(super) sequence: u64,
+    /// Its hash.
+    pub(super) hash: [u8; 32],
+    /// Length of the whole records of the last segment, in bytes.
+    end_bytes: u64,
+    /// Whether something follows them that cannot be read.
+    is_torn: bool,
+    /// The hash of the record that the signed head names, if it was passed.
+    hash_at_head: Option<[u8; 32]>,
+}
+
+/// The files of one ledger.
+pub(super) struct Segments {
+    folder: PathBuf,
+    key: LedgerKey,
+    entropy: Arc<dyn Entropy>,
+    device: DeviceId,
+    public: Ed25519Public,
+    sequence: u64,
+    hash: [u8; 32],
+    /// The segment that grows, and its length.
+    newest: Option<(File, u64)>,
+    segment_max_bytes: u64,
+}
+
+fn place(sequence: u64) -> [u8; 23] {
+    let mut place = [0; 23];
+    place[..15].copy_from_slice(PLACE);
+    place[15..].copy_from_slice(&sequence.to_be_bytes());
+    place
+}
+
+/// Reads the next frame: `None` at the end or where it is not whole.
+fn frame(reader: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut length = [0; 4];
+    let read = reader.read(&mut length[..1])?;
+    if read == 0 {
+        return Ok(Some(Vec::new()));
+    }
+    if let Err(error) = reader.read_exact(&mut length[1..]) {
+        return if error.kind() == io::ErrorKind::UnexpectedEof {
+            Ok(None)
+        } else {
+            Err(error)
+        };
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    if length == 0 || length > RECORD_MAX_BYTES {
+        return Ok(None);
+    }
+    let mut sealed = vec![0; length];
+    match reader.read_exact(&mut sealed) {
+        Ok(()) => Ok(Some(sealed)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Segments {
+    /// Makes the folder unless it is there. Reads nothing yet; see [`Self::recover`].
+    pub(super) fn open(
+        folder: &Path,
+        key: &LedgerKey,
+        entropy: Arc<dyn Entropy>,
+        signing: &SecretKey,
+        device: DeviceId,
+    ) -> Result<Self, LedgerError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+        durable::sync_folder_of(folder)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            key: LedgerKey::from_bytes(key.as_bytes()),
+            entropy,
+            device,
+            public: signing.ed25519().public(),
+            sequence: 0,
+            hash: FIRST_HASH,
+            newest: None,
+            segment_max_bytes: SEGMENT_MAX_BYTES,
+        })
+    }
+
+    /// Number and hash of the newest record.
+    pub(super) const fn newest(&self) -> (u64, [u8; 32]) {
+        (self.sequence, self.hash)
+    }
+
+    /// The signed head on the disk.
+    pub(super) fn signed_head(&self) -> Result<Option<LedgerHead>, LedgerError> {
+        self.signed(HEAD)
+    }
+
+    fn signed(&self, name: &str) -> Result<Option<LedgerHead>, LedgerError> {
+        let limit = SignedLedgerHead::MAX_BYTES as u64;
+        let Some(bytes) = durable::read_limited(&self.folder.join(name), limit)? else {
+            return Ok(None);
+        };
+        let signed: SignedLedgerHead = cbor::decode(&bytes).map_err(|_| LedgerError::Signature)?;
+        signed
+            .verify(self.device, &self.public)
+            .map(Some)
+            .ok_or(LedgerError::Signature)
+    }
+
+    fn segment_path(&self, first: u64) -> PathBuf {
+        self.folder.join(format!("{first:016}{SUFFIX}"))
+    }
+
+    /// Numbers of the first records of all segments, ascending.
+    fn list(&self) -> Result<Vec<u64>, LedgerError> {
+        let mut firsts = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+            firsts.extend(number.and_then(|digits| digits.parse::<u64>().ok()));
+        }
+        firsts.sort_unstable();
+        Ok(firsts)
+    }
+
+    /// Reads every record in order and checks seal, number and hash of each.
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(Record)) -> Result<Walk, LedgerError> {
+        let checkpoint = self.signed(CHECKPOINT)?;
+        let signed = self.signed_head()?.map_or(0, |head| head.sequence);
+        let (sequence, hash) =
+            checkpoint.map_or((0, FIRST_HASH), |head| (head.sequence, head.hash));
+        let mut walk = Walk {
+            sequence,
+            hash,
+            end_bytes: 0,
+            is_torn: false,
+            hash_at_head: None,
+        };
+        let begins = sequence;
+        for first in self.list()?.into_iter().filter(|first| *first > begins) {
+            if walk.is_torn || first != walk.sequence + 1 {
+                return Err(LedgerError::Altered {
+                    sequence: walk.sequence + 1,
+                });
+            }
+            walk.end_bytes = 0;
+            let file = File::open(self.segment_path(first))?;
+            let mut reader = BufReader::new(file);
+            self.walk_segment(&mut reader, signed, &mut walk, visit)?;
+        }
+        if signed == walk.sequence && walk.sequence == begins {
+            walk.hash_at_head = Some(walk.hash);
+        }
+        Ok(walk)
+    }
+
+    fn walk_segment(
+        &self,
+        reader: &mut impl Read,
+        signed: u64,
+        walk: &mut Walk,
+        visit: &mut dyn FnMut(Record),
+    ) -> Result<(), LedgerError> {
+        loop {
+            let sequence = walk.sequence + 1;
+            let sealed = frame(reader)?;
+            if sealed.as_ref().is_some_and(Vec::is_empty) {
+                return Ok(());
+            }
+            let opened = sealed.as_ref().and_then(|sealed| {
+                let bytes = seal_small::open(self.key.as_bytes(), &place(sequence), sealed).ok()?;
+                let record: Record = cbor::decode(&bytes).ok()?;
+                let fits = record.version == LEDGER_VERSION && record.sequence == sequence;
+                fits.then_some((record, bytes))
+            });
+            let (Some((record, bytes)), Some(sealed)) = (opened, sealed) else {
+                // What was never signed may be half written. What was signed must be there.
+                if sequence <= signed {
+                    return Err(LedgerError::Altered { sequence });
+                }
+                walk.is_torn = true;
+                return Ok(());
+            };
+            walk.hash = Record::link(&walk.hash, &bytes);
+            walk.sequence = sequence;
+            walk.end_bytes += LENGTH_BYTES + sealed.len() as u64;
+            if sequence == signed {
+                walk.hash_at_head = Some(walk.hash);
+            }
+            visit(record);
+        }
+    }
+
+    /// Reads everything after a start: checks it against the signed head, cuts a torn record off,
+    /// removes segments that a checkpoint made superfluous.
+    pub(super) fn recover(&mut self, visit: &mut dyn FnMut(Record)) -> Result<(), LedgerError> {
+        let walk = self.walk(visit)?;
+        match self.signed_head()? {
+            Some(head) if head.sequence > walk.sequence => {
+                return Err(LedgerError::Cut {
+                    found: walk.sequence,
+                    signed: head.sequence,
+                });
+            }
+            Some(head) if walk.hash_at_head != Some(head.hash) => {
+                return Err(LedgerError::Altered {
+                    sequence: head.sequence,
+                });
+            }
+            // Only the very first record can be there before any head is.
+            None if walk.sequence > 1 => return Err(LedgerError::Signature),
+            _ => {}
+        }
+        self.sequence = walk.sequence;
+        self.hash = walk.hash;
+        let begins = self.signed(CHECKPOINT)?.map_or(0, |head| head.sequence);
+        let (gone, kept): (Vec<u64>, Vec<u64>) =
+            self.list()?.into_iter().partition(|first| *first <= begins);
+        for first in gone {
+            fs::remove_file(self.segment_path(first))?;
+        }
+        if let Some(first) = kept.last() {
+            let file = OpenOptions::new()
+                .append(true)
+                .open(self.segment_path(*first))?;
+            if walk.is_torn {
+                file.set_len(walk.end_bytes)?;
+                file.sync_all()?;
+            }
+            self.newest = Some((file, walk.end_bytes));
+        }
+        Ok(())
+    }
+
+    /// Appends a record as the next one, makes it durable and writes the head that `sign` signs.
+    pub(super) fn append(
+        &mut self,
+        record: Record,
+        sign: &dyn Fn(u64, [u8; 32]) -> SignedLedgerHead,
+    ) -> Result<u64, LedgerError> {
+        let sequence = self.sequence + 1;
+        let bytes = cbor::encode(&Record { sequence, ..record });
+        let sealed = seal_small::seal(
+            self.key.as_bytes(),
+            &place(sequence),
+            &bytes,
+            self.entropy.as_ref(),
+        )?;
+        if sealed.len() > RECORD_MAX_BYTES {
+            return Err(LedgerError::TooLong);
+        }
+        let mut framed = Vec::with_capacity(sealed.len() + LENGTH_BYTES as usize);
+        framed.extend_from_slice(&(sealed.len() as u32).to_be_bytes());
+        framed.extend_from_slice(&sealed);
+        self.write(sequence, &framed)?;
+        self.hash = Record::link(&self.hash, &bytes);
+        self.sequence = sequence;
+        self.write_head(sign)?;
+        self.retain(sign)?;
+        Ok(sequence)
+    }
+
+    fn write_head(
+        &self,
+        sign: &dyn Fn(u64, [u8; 32]) -> SignedLedgerHead,
+    ) -> Result<(), LedgerError> {
+        let signed = sign(self.sequence, self.hash);
+        Ok(durable::replace(
+            &self.folder.join(HEAD),
+            &cbor::encode(&signed),
+        )?)
+    }
+
+    /// Signs the newest record, if a crash came between it and its head.
+    pub(super) fn catch_up(
+        &self,
+        sign: &dyn Fn(u64, [u8; 32]) -> SignedLedgerHead,
+    ) -> Result<(), LedgerError> {
+        let signed = self.signed_head()?.map_or(0, |head| head.sequence);
+        if signed < self.sequence {
+            self.write_head(sign)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn write(&mut self, sequence: u64, framed: &[u8]) -> Result<(), LedgerError> {
+        let (mut file, length) = match self.newest.take() {
+            Some((file, length)) if length < self.segment_max_bytes => (file, length),
+            _ => {
+                let path = self.segment_path(sequence);
+                // A segment that a crash left empty is used; it has no record.
+                let file = OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .mode(durable::FILE_MODE)
+                    .open(&path)?;
+                durable::sync_folder_of(&path)?;
+                (file, 0)
+            }
+        };
+        let written = file.write_all(framed).and_then(|()| file.sync_data());
+        if let Err(error) = written {
+            // Whatever part of it is there must not stand in the way of the next record.
+            let _ = file.set_len(length);
+            self.newest = Some((file, length));
+            return Err(LedgerError::Storage(error));
+        }
+        self.newest = Some((file, length + framed.len() as u64));
+        Ok(())
+    }
+
+    /// Takes the oldest segments away while there are too many, checkpoint first.
+    fn retain(&self, sign: &dyn Fn(u64, [u8; 32]) -> SignedLedgerHead) -> Result<(), LedgerError> {
+        loop {
+            let firsts = self.list()?;
+            let [oldest, second, ..] = firsts.as_slice() else {
+                return Ok(());
+            };
+            if firsts.len() <= SEGMENTS_MAX {
+                return Ok(());
+            }
+            let checkpoint = self.signed(CHECKPOINT)?;
+            let (sequence, hash) =
+                checkpoint.map_or((0, FIRST_HASH), |head| (head.sequence, head.hash));
+            let mut walk = Walk {
+                sequence,
+                hash,
+                end_bytes: 0,
+                is_torn: false,
+                hash_at_head: None,
+            };
+            let mut reader = BufReader::new(File::open(self.segment_path(*oldest))?);
+            self.walk_segment(&mut reader, u64::MAX, &mut walk, &mut |_| {})?;
+            if walk.sequence + 1 != *second {
+                return Err(LedgerError::Altered {
+                    sequence: walk.sequence + 1,
+                });
+            }
+            let signed = sign(walk.sequence, walk.hash);
+            durable::replace(&self.folder.join(CHECKPOINT), &cbor::encode(&signed))?;
+            fs::remove_file(self.segment_path(*oldest))?;
+            durable::sync_folder_of(&self.segment_path(*oldest))?;
+        }
+    }
+
+    /// Small segments, so that a test sees retention without writing megabytes.
+    #[cfg(test)]
+    pub(super) const fn set_segment_max_bytes(&mut self, bytes: u64) {
+        self.segment_max_bytes = bytes;
+    }
+}

@@ -1,0 +1,48 @@
+//! The device: its keys, the one place that opens connections and the record of all of them, and the
+//! services that a person switched on. Returns plain views; never prints, never reads the environment.
+//!
+//! May be used by `candor-app` and by tests. Depends on `candor-vault`, `candor-consent` and
+//! `candor-wire`; never on a server's crate.
+
+pub mod account;
+pub mod api;
+pub mod chain;
+pub mod clock;
+pub mod commands;
+pub mod device_store;
+pub mod egress;
+pub mod engine;
+pub mod epochs;
+pub mod home;
+pub mod keystore;
+pub mod ledger;
+pub mod memory;
+pub mod path_text;
+pub mod phrase;
+pub mod sets;
+pub mod status;
+pub mod sys;
+
+mod backup_flow;
+mod bridge;
+mod browse_flow;
+mod consent_flow;
+mod durable;
+mod events;
+mod failure;
+mod restore_flow;
+mod seal_small;
+mod secret;
+mod vault_access;
+
+#[cfg(test)]
+mod test_support;
+
+pub use api::{Api, ApiError};
+pub use candor_vault::report::Cancel;
+pub use candor_vault::{Entropy, SystemEntropy};
+pub use egress::in_process::CellService;
+pub use egress::{CellDoor, Egress};
+pub use engine::{Engine, EngineConfig, EnrolParams};
+pub use keystore::{KeyProtection, KeyStore};
+pub use phrase::RecoveryPhrase;

@@ -1,0 +1,360 @@
+//! Views of what is on, what is safe and what waits. Nothing here sends anything, except the list of
+//! devices, which asks the cell.
+
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use candor_consent::Refusal;
+use candor_wire::consent_record::ServiceCode;
+use candor_wire::errand::Purpose;
+use candor_wire::sign::PublicKey;
+use candor_wire::statement::Role;
+use candor_wire::time::DAY_MS;
+use candor_wire::{Millis, ids};
+
+use crate::account;
+use crate::clock::date_text;
+use crate::commands::{AccountView, DeviceView, Failure, ServiceView, SetView, StatusView, View};
+use crate::consent_flow::RENEWAL_DAYS;
+use crate::device_store::BackupSet;
+use crate::engine::{Engine, unknown_chain};
+use crate::path_text::PathText;
+use crate::sets::{self, SetRequest};
+
+/// A set that is on and has had no good run for this long is overdue, in milliseconds: a day, and
+/// half a day for a machine that sleeps at night.
+pub const OVERDUE_AFTER_MS: i64 = 36 * 60 * 60 * 1000;
+
+/// Digits of a fingerprint that stand together, so that two people can read it to each other.
+const FINGERPRINT_GROUP_DIGITS: usize = 8;
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Full => "full",
+        Role::WriteOnly => "write-only",
+    }
+}
+
+/// The fingerprint of a key as people read it to each other.
+pub fn fingerprint_text(key: &PublicKey) -> String {
+    grouped(&ids::to_hex(&key.fingerprint()))
+}
+
+fn grouped(digits: &str) -> String {
+    let mut out = String::with_capacity(digits.len() * 2);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && place % FINGERPRINT_GROUP_DIGITS == 0 {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Whether an address of an invitation is on this machine.
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn device_of(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|metadata| metadata.dev())
+}
+
+impl Engine {
+    /// Adds a backup set.
+    pub(crate) fn backup_add(
+        &self,
+        name: Option<String>,
+        paths: &[PathText],
+        excludes: Vec<String>,
+    ) -> Result<View, Failure> {
+        let others = self.store().sets()?;
+        let paths = paths.iter().map(PathText::to_path).collect();
+        let request = SetRequest {
+            name,
+            paths,
+            excludes,
+        };
+        let set = sets::make(request, &others, self.home.path(), self.now())?;
+        crate::backup_flow::check_excludes(&set)?;
+        self.store().add_set(&set)?;
+        self.set_view(&set).map(View::Set)
+    }
+
+    pub(crate) fn set_views(&self) -> Result<Vec<SetView>, Failure> {
+        let sets = self.store().sets()?;
+        sets.iter().map(|set| self.set_view(set)).collect()
+    }
+
+    fn set_view(&self, set: &BackupSet) -> Result<SetView, Failure> {
+        let consent = self.consent_of(set)?;
+        let state = match &consent {
+            Ok(_) => "on",
+            Err(Refusal::NoConsent { .. } | Refusal::NotAcknowledged { .. }) => "off",
+            Err(Refusal::Withdrawn { .. }) => "withdrawn",
+            Err(Refusal::Ended { .. }) => "ended",
+        };
+        let waits_since = set
+            .runs
+            .succeeded
+            .or_else(|| self.consented_at(set))
+            .unwrap_or(set.added);
+        let overdue =
+            consent.is_ok() && self.now().0.saturating_sub(waits_since.0) > OVERDUE_AFTER_MS;
+        Ok(SetView {
+            name: set.name.clone(),
+            vault: set.vault.map(|vault| vault.to_string()),
+            paths: set
+                .paths
+                .iter()
+                .map(|path| PathText::from_path(path))
+                .collect(),
+            excludes: set.excludes.clone(),
+            consent: state.to_owned(),
+            last_backup_ms: set.runs.succeeded.map(|time| time.0),
+            last_problems: set.runs.problems,
+            overdue,
+            interrupted: set.runs.unfinished.is_some() && !self.is_running(&set.name),
+        })
+    }
+
+    fn consented_at(&self, set: &BackupSet) -> Option<Millis> {
+        let (id, _) = self.consent_of(set).ok()?.ok()?;
+        self.with_chain(|chain| chain.view().consent(&id).map(|entry| entry.record.given_at))
+            .flatten()
+    }
+
+    /// The account as this device knows it.
+    pub(crate) fn account_view(&self) -> Result<AccountView, Failure> {
+        let facts = &self.facts;
+        let known = self.with_chain(|chain| {
+            let cell = chain.keyring().current();
+            let root = fingerprint_text(&chain.view().genesis().root);
+            (cell.controller.clone(), cell.region.clone(), root)
+        });
+        let (controller, region, root_fingerprint) = known.unwrap_or_default();
+        let protected_by = if facts.is_protected {
+            "passphrase"
+        } else {
+            "unprotected"
+        };
+        Ok(AccountView {
+            name: facts.account_name.clone(),
+            account: facts.account.to_string(),
+            device: facts.device.to_string(),
+            device_name: facts.device_name.clone(),
+            role: role_name(facts.role).to_owned(),
+            cell: facts.cell.to_string(),
+            cell_addresses: facts.invitation.addresses.clone(),
+            controller,
+            region,
+            root_fingerprint,
+            phrase_confirmed: self.keys().phrase_confirmed(),
+            keys_protected_by: protected_by.to_owned(),
+            cell_on_same_disk: self.cell_on_same_disk()?,
+        })
+    }
+
+    /// Whether losing one disk of this machine would take the sources and the cell's copy. A cell on
+    /// this machine whose disk is not known counts as on the same one.
+    fn cell_on_same_disk(&self) -> Result<bool, Failure> {
+        let is_here = self.facts.in_process
+            || self
+                .facts
+                .invitation
+                .addresses
+                .iter()
+                .any(|address| is_loopback(address));
+        if !is_here {
+            return Ok(false);
+        }
+        let Some(cell_disk) = device_of(&self.home.cell()) else {
+            return Ok(true);
+        };
+        let sets = self.store().sets()?;
+        let mut paths = sets.iter().flat_map(|set| &set.paths).peekable();
+        Ok(paths.peek().is_none()
+            || paths.any(|path| device_of(path).is_none_or(|disk| disk == cell_disk)))
+    }
+
+    /// The account's devices (errand: list).
+    pub(crate) fn device_list(&self) -> Result<View, Failure> {
+        let api = self.errand(Purpose::List)?;
+        self.sync_chain(&api)?;
+        let view = self.view()?;
+        let keys = self.keys();
+        let account_keys = keys.keys(None);
+        let devices = view
+            .devices()
+            .map(|entry| DeviceView {
+                device: entry.added.device.to_string(),
+                name: account_keys
+                    .and_then(|keys| account::open_name(&entry.added, self.facts.account, keys)),
+                role: role_name(entry.added.role).to_owned(),
+                added_ms: entry.time.0,
+                this_device: entry.added.device == self.facts.device,
+            })
+            .collect();
+        Ok(View::Devices(devices))
+    }
+
+    /// What is on, what is safe, what waits. Sends nothing.
+    pub(crate) fn status(&self) -> Result<View, Failure> {
+        let account = self.account_view()?;
+        let sets = self.set_views()?;
+        let services = self.services()?;
+        let warnings = self.warnings(&account, &sets)?;
+        Ok(View::Status(StatusView {
+            account: Some(account),
+            services,
+            sets,
+            warnings,
+            witnessed: false,
+        }))
+    }
+
+    fn services(&self) -> Result<Vec<ServiceView>, Failure> {
+        let now = self.now();
+        let pending = self.store().withdrawals()?;
+        let live = |service: ServiceCode| {
+            self.with_chain(|chain| {
+                let ends = chain
+                    .view()
+                    .consents()
+                    .into_iter()
+                    .filter_map(|(_, consent)| {
+                        let record = &consent.record;
+                        let is_live = record.service == service
+                            && record.device == self.facts.device
+                            && consent.acknowledged.is_some()
+                            && consent.withdrawn.is_none()
+                            && record.ends_at > now
+                            && !pending.iter().any(|one| one.ends(consent));
+                        is_live.then_some(record.ends_at.0)
+                    });
+                ends.min()
+            })
+            .flatten()
+        };
+        let services = ServiceCode::ALL.into_iter().map(|service| {
+            let ends_ms = live(service);
+            ServiceView {
+                name: service.name().to_owned(),
+                on: ends_ms.is_some(),
+                ends_ms,
+            }
+        });
+        Ok(services.collect())
+    }
+
+    /// Sentences about what is not safe or needs the person.
+    fn warnings(&self, account: &AccountView, sets: &[SetView]) -> Result<Vec<String>, Failure> {
+        let mut out = Vec::new();
+        if self.with_chain(|_| ()).is_none() {
+            out.push(format!(
+                "{}: `candor consent history`",
+                unknown_chain().sentence
+            ));
+        }
+        if !account.phrase_confirmed {
+            out.push(
+                "the recovery phrase is not confirmed: without it, losing this device means losing everything"
+                    .to_owned(),
+            );
+        }
+        if !self.facts.is_protected {
+            out.push(
+                "the keys on this device are not protected: whoever reads its disk has them"
+                    .to_owned(),
+            );
+        }
+        if account.cell_on_same_disk {
+            out.push(
+                "the cell is on the same disk: this copy does not survive the loss of this disk"
+                    .to_owned(),
+            );
+        }
+        if !self.store().withdrawals()?.is_empty() {
+            out.push(
+                "the cell has not been told of a withdrawal yet: run `candor consent off` again when it can be reached"
+                    .to_owned(),
+            );
+        }
+        for set in sets {
+            out.extend(self.set_warnings(set)?);
+        }
+        Ok(out)
+    }
+
+    fn set_warnings(&self, set: &SetView) -> Result<Vec<String>, Failure> {
+        let name = &set.name;
+        let mut out = Vec::new();
+        match set.consent.as_str() {
+            "off" => out.push(format!(
+                "{name} is not backed up: `candor consent on backup` asks for it"
+            )),
+            "withdrawn" => out.push(format!(
+                "{name} is not backed up any more: you switched it off"
+            )),
+            "ended" => out.push(format!(
+                "the consent for {name} has ended: `candor consent on backup`"
+            )),
+            _ => {}
+        }
+        if set.overdue {
+            out.push(format!(
+                "{name} is overdue: its last good backup is older than 36 hours, or there is none"
+            ));
+        }
+        if set.interrupted {
+            out.push(format!(
+                "a backup of {name} was interrupted: the next run goes on where it stopped"
+            ));
+        }
+        if set.last_problems > 0 {
+            out.push(format!(
+                "{} files of {name} are not in its last backup as they should be",
+                set.last_problems
+            ));
+        }
+        let known = self.store().set(name)?;
+        if let Ok((_, ends)) = self.consent_of(&known)?
+            && ends <= self.now().plus_ms(RENEWAL_DAYS * DAY_MS)
+        {
+            out.push(format!(
+                "the consent for {name} ends on {}: `candor consent on backup` renews it",
+                date_text(ends)
+            ));
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_known_in_every_spelling() {
+        for here in [
+            "127.0.0.1:9",
+            "127.8.8.8:9",
+            "[::1]:9",
+            "localhost:9",
+            "localhost",
+        ] {
+            assert!(is_loopback(here), "{here}");
+        }
+        for away in ["192.0.2.1:9", "[2001:db8::1]:9", "cell.example:9"] {
+            assert!(!is_loopback(away), "{away}");
+        }
+    }
+
+    #[test]
+    fn fingerprints_are_grouped() {
+        assert_eq!(grouped("0123456789abcdef01"), "01234567 89abcdef 01");
+    }
+}

@@ -1,0 +1,241 @@
+//! A vault at the cell, opened: its verified head, its repository, and the connection to both.
+//!
+//! Whoever opens one holds the vault on this device, has synced the chain, and has checked the head
+//! against the rollback memory. Reading and writing start from the same place.
+
+use std::sync::Arc;
+
+use candor_vault::report::Cancel;
+use candor_vault::{IndexError, Repository, RepositoryError, VaultKeys, seal};
+use candor_wire::api::ErrorCode;
+use candor_wire::chain::AccountView as ChainView;
+use candor_wire::head::{HEAD_VERSION, Head, HeadHash, SignedHead};
+use candor_wire::{Millis, ObjectId, VaultId};
+
+use crate::api::{Api, ApiError};
+use crate::bridge::CellObjects;
+use crate::commands::{Failure, FailureKind};
+use crate::engine::Engine;
+use crate::events::Events;
+use crate::memory::RememberedHead;
+
+/// How often a run tries to move the head when other devices are faster. Each loss means that
+/// somebody else's backup was done in between, so more than a few in a row do not happen.
+const HEAD_TRIES_MAX: usize = 8;
+
+/// A head that was verified and remembered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KnownHead {
+    pub(crate) counter: u64,
+    pub(crate) hash: HeadHash,
+    pub(crate) manifest: ObjectId,
+    pub(crate) epoch: u32,
+}
+
+impl KnownHead {
+    fn seen(&self, vault: VaultId) -> RememberedHead {
+        RememberedHead {
+            vault,
+            counter: self.counter,
+            hash: self.hash,
+            epoch: self.epoch,
+        }
+    }
+}
+
+/// A vault with its index up to date.
+pub(crate) struct OpenVault {
+    pub(crate) vault: VaultId,
+    pub(crate) head: Option<KnownHead>,
+    pub(crate) repository: Repository,
+    pub(crate) objects: Arc<CellObjects>,
+}
+
+/// What a reply about a head must fit.
+fn disagreement() -> Failure {
+    Failure::new(
+        FailureKind::Integrity,
+        "the vault's head and its manifest do not belong together",
+    )
+    .with_hint("do not go on with this cell before you know why; nothing was written")
+}
+
+impl Engine {
+    /// Reads the vault's head and checks signature, place and that it is not older than what this
+    /// device saw. It is remembered, durably, before this returns.
+    fn read_head(
+        &self,
+        api: &Api,
+        view: &ChainView,
+        vault: VaultId,
+    ) -> Result<Option<KnownHead>, Failure> {
+        let account = self.facts.account;
+        let Some(signed) = self.runtime.block_on(api.read_head(account, vault))? else {
+            self.memory.check_head(&vault, None)?;
+            return Ok(None);
+        };
+        let key_of = |device: &_| {
+            view.device(device)
+                .map(|entry| entry.added.signing.ed25519())
+        };
+        let head = signed.verify(&account, &vault, key_of)?;
+        let known = KnownHead {
+            counter: head.counter,
+            hash: signed.hash(),
+            manifest: head.manifest,
+            epoch: head.epoch,
+        };
+        let seen = known.seen(vault);
+        self.memory.check_successor(&seen, head.previous.as_ref())?;
+        self.memory.remember_head(seen)?;
+        Ok(Some(known))
+    }
+
+    /// Opens a vault over a connection whose chain was synced. A damaged local index is thrown away
+    /// and built again from the cell.
+    pub(crate) fn open_vault(
+        &self,
+        objects: Arc<CellObjects>,
+        vault: VaultId,
+        events: &Events,
+    ) -> Result<OpenVault, Failure> {
+        self.memory.check_format(seal::FORMAT, seal::SUITE)?;
+        let view = self.view()?;
+        let keys = self.vault_keys(vault)?;
+        let head = self.read_head(objects.api(), &view, vault)?;
+        let manifest = head.map(|head| head.manifest);
+        let repository = match self.open_repository(&keys, manifest, &objects) {
+            Err(RepositoryError::Index(IndexError::Damaged(_))) => {
+                events.step("the local index is damaged; it is built again from the cell");
+                let path = self.home.index(&vault)?;
+                candor_vault::Index::delete(&path).map_err(|error| {
+                    Failure::new(FailureKind::Failed, "the local index cannot be deleted")
+                        .because(&error)
+                })?;
+                self.open_repository(&keys, manifest, &objects)?
+            }
+            opened => opened?,
+        };
+        if repository.manifest().counter != head.map_or(0, |head| head.counter) {
+            return Err(disagreement());
+        }
+        self.memory.remember_format(seal::FORMAT, seal::SUITE)?;
+        Ok(OpenVault {
+            vault,
+            head,
+            repository,
+            objects,
+        })
+    }
+
+    fn open_repository(
+        &self,
+        keys: &Arc<VaultKeys>,
+        manifest: Option<ObjectId>,
+        objects: &CellObjects,
+    ) -> Result<Repository, RepositoryError> {
+        let path = self
+            .home
+            .index(&keys.vault())
+            .map_err(|_| RepositoryError::Index(IndexError::Damaged(None)))?;
+        Repository::open(
+            Arc::clone(keys),
+            Arc::clone(&self.entropy),
+            manifest,
+            &path,
+            objects,
+        )
+    }
+
+    /// The connection of one command to one vault.
+    pub(crate) fn objects(
+        &self,
+        api: Arc<Api>,
+        vault: VaultId,
+        cancel: &Cancel,
+    ) -> Arc<CellObjects> {
+        let runtime = self.runtime.clone();
+        Arc::new(CellObjects::new(
+            api,
+            runtime,
+            self.facts.account,
+            vault,
+            cancel.clone(),
+        ))
+    }
+
+    /// Moves the head to what was staged, by compare-and-swap; when another device was faster, puts
+    /// the snapshot on top of its state and tries again. The new head is remembered before this
+    /// returns.
+    pub(crate) fn move_head(
+        &self,
+        open: &mut OpenVault,
+        mut staged: candor_vault::Staged,
+        now: Millis,
+    ) -> Result<candor_vault::SnapshotEntry, Failure> {
+        let account = self.facts.account;
+        for _ in 0..HEAD_TRIES_MAX {
+            // Whoever switched the service off after the last object was sent gets no head either.
+            if open.objects.is_stopped() {
+                return Err(crate::failure::interrupted());
+            }
+            let next = Head {
+                version: HEAD_VERSION,
+                account,
+                vault: open.vault,
+                counter: open.head.map_or(1, |head| head.counter.saturating_add(1)),
+                previous: open.head.map(|head| head.hash),
+                manifest: staged.manifest(),
+                epoch: staged.epoch(),
+                device: self.facts.device,
+                time: now,
+                condemned: Vec::new(),
+            };
+            if next.counter != staged.counter() {
+                return Err(disagreement());
+            }
+            let signed = SignedHead::sign(&next, self.facts.signing.ed25519());
+            let known = KnownHead {
+                counter: next.counter,
+                hash: signed.hash(),
+                manifest: next.manifest,
+                epoch: next.epoch,
+            };
+            let api = open.objects.api();
+            match self
+                .runtime
+                .block_on(api.swap_head(account, open.vault, next.previous, &signed))
+            {
+                Ok(()) => {
+                    self.memory.remember_head(known.seen(open.vault))?;
+                    let snapshot = staged.snapshot().clone();
+                    open.head = Some(known);
+                    open.repository.accept(staged)?;
+                    return Ok(snapshot);
+                }
+                Err(ApiError::Refused {
+                    code: ErrorCode::Conflict,
+                    ..
+                }) => {
+                    // The device that was faster may be one that this device has not heard of.
+                    self.sync_chain(api)?;
+                    let view = self.view()?;
+                    let head = self
+                        .read_head(api, &view, open.vault)?
+                        .ok_or_else(disagreement)?;
+                    let objects = Arc::clone(&open.objects);
+                    staged = open
+                        .repository
+                        .rebase(staged, head.manifest, &*objects, &*objects)?;
+                    open.head = Some(head);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Failure::new(
+            FailureKind::Failed,
+            "other devices moved the vault's head again and again",
+        )
+        .with_hint("run it again: nothing has to be sent twice"))
+    }
+}

@@ -1,0 +1,8 @@
+//! The engine against a real cell, in one process: what a person asks for, and what a cell that lies
+//! gets for it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod backup;
+mod consent;
+mod hostile;
+mod world;

@@ -1,0 +1,316 @@
+//! A cell, homes of devices, and a person who asks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use candor_client::clock::{Clock, SystemClock};
+use candor_client::commands::{
+    Answered, Command, Event, Failure, LedgerLineView, ProposalView, SetView, StatusView, View,
+};
+use candor_client::engine::{self, Engine, EngineConfig, EnrolParams};
+use candor_client::home::Home;
+use candor_client::ledger::{Ledger, LedgerParts};
+use candor_client::path_text::PathText;
+use candor_client::{Cancel, CellDoor, KeyProtection, KeyStore, RecoveryPhrase};
+use candor_server::{Cell, InitParams};
+use candor_testkit::hostile::Wire;
+use candor_vault::{Entropy, SystemEntropy};
+use candor_wire::Millis;
+use candor_wire::cell::Invitation;
+use candor_wire::statement::Role;
+
+/// A clock that can be set forward.
+#[derive(Default)]
+pub(crate) struct TestClock(AtomicI64);
+
+impl TestClock {
+    pub(crate) fn forward_ms(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Millis {
+        SystemClock.now().plus_ms(self.0.load(Ordering::Relaxed))
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) cell: Cell,
+    pub(crate) wire: Arc<Wire>,
+    pub(crate) clock: Arc<TestClock>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("cell");
+        let params = InitParams {
+            region: "home".to_owned(),
+            controller: "the tests".to_owned(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            public_addresses: Vec::new(),
+        };
+        let cell = runtime.block_on(async {
+            Cell::init(&directory, &params).await.unwrap();
+            Cell::open(&directory).await.unwrap()
+        });
+        let service = candor_client::egress::in_process::service(cell.service());
+        let wire = Wire::to(service);
+        Self {
+            runtime,
+            folder,
+            cell,
+            wire,
+            clock: Arc::default(),
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn entropy() -> Arc<dyn Entropy> {
+        Arc::new(SystemEntropy)
+    }
+
+    /// The cell itself, past the wire.
+    pub(crate) fn inner(&self) -> Arc<dyn candor_client::CellService> {
+        candor_client::egress::in_process::service(self.cell.service())
+    }
+
+    pub(crate) fn door(&self) -> CellDoor {
+        CellDoor::InProcess(self.wire.service())
+    }
+
+    pub(crate) fn params(&self, home: &str, invitation: Invitation) -> EnrolParams {
+        EnrolParams {
+            home: Home::lock(&self.path(home)).unwrap(),
+            invitation,
+            door: self.door(),
+            account_name: "me".to_owned(),
+            device_name: home.to_owned(),
+            role: Role::Full,
+            protection: KeyProtection::Unprotected,
+            runtime: self.runtime.handle().clone(),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            entropy: Self::entropy(),
+        }
+    }
+
+    pub(crate) fn invite(&self) -> Invitation {
+        self.runtime.block_on(self.cell.invite()).unwrap()
+    }
+
+    /// A new account in a new home.
+    pub(crate) fn create(&self, home: &str) -> (Person, RecoveryPhrase) {
+        let phrase = engine::draw_phrase(&SystemEntropy).unwrap();
+        let engine = engine::create_account(self.params(home, self.invite()), &phrase).unwrap();
+        (Person { engine }, phrase)
+    }
+
+    /// A new home of an account, with nothing but its phrase and the cell's address.
+    pub(crate) fn recover(&self, home: &str, phrase: &RecoveryPhrase) -> Result<Person, Failure> {
+        let engine = engine::recover_account(self.params(home, self.cell.address_card()), phrase)?;
+        Ok(Person { engine })
+    }
+
+    /// The same home again, as after a restart.
+    pub(crate) fn reopen(&self, person: Person) -> Person {
+        let home = person.engine.home().to_owned();
+        drop(person);
+        Person {
+            engine: self.open(&home).unwrap(),
+        }
+    }
+
+    pub(crate) fn open(&self, home: &Path) -> Result<Engine, Failure> {
+        let home = Home::lock(home).unwrap();
+        let keys = KeyStore::open(&home.keys(), None, Self::entropy()).unwrap();
+        Engine::open(EngineConfig {
+            home,
+            keys,
+            door: self.door(),
+            runtime: self.runtime.handle().clone(),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            entropy: Self::entropy(),
+        })
+    }
+
+    /// Alarms in the ledger of a home whose enrolment was given up.
+    pub(crate) fn alarms_of_unenrolled(&self, home: &str) -> Vec<String> {
+        let home = Home::lock(&self.path(home)).unwrap();
+        let keys = KeyStore::open(&home.keys(), None, Self::entropy()).unwrap();
+        assert!(!keys.is_enrolled());
+        let parts = LedgerParts {
+            key: keys.ledger_key(),
+            signing: keys.signing(),
+            device: keys.device(),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            entropy: Self::entropy(),
+        };
+        let ledger = Ledger::open(&home.ledger(), parts).unwrap();
+        let mut alarms = Vec::new();
+        ledger
+            .lines(None, &mut |line| alarms.extend(line.alarm))
+            .unwrap();
+        alarms
+    }
+
+    /// A folder with some files, one of them of several chunks.
+    pub(crate) fn tree(&self, name: &str) -> PathBuf {
+        let top = self.path(name);
+        std::fs::create_dir_all(top.join("sub/empty")).unwrap();
+        std::fs::write(top.join("a.txt"), "alpha").unwrap();
+        std::fs::write(top.join("sub/b.txt"), "beta").unwrap();
+        let mut state = 1_u64;
+        let noise: Vec<u8> = (0..6_000_000)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (state >> 56) as u8
+            })
+            .collect();
+        std::fs::write(top.join("sub/noise.bin"), noise).unwrap();
+        top
+    }
+}
+
+/// Somebody at a door.
+pub(crate) struct Person {
+    pub(crate) engine: Engine,
+}
+
+impl Person {
+    pub(crate) fn ask(&self, command: Command) -> Result<View, Failure> {
+        self.listen(command).0
+    }
+
+    pub(crate) fn listen(&self, command: Command) -> (Result<View, Failure>, Vec<Event>) {
+        let mut seen = Vec::new();
+        let view = self
+            .engine
+            .execute(command, &mut |event| seen.push(event), &Cancel::default());
+        (view, seen)
+    }
+
+    pub(crate) fn add(&self, path: &Path) -> SetView {
+        let command = Command::BackupAdd {
+            name: None,
+            paths: vec![PathText::from_path(path)],
+            excludes: Vec::new(),
+        };
+        let View::Set(set) = self.ask(command).unwrap() else {
+            panic!("another view")
+        };
+        set
+    }
+
+    pub(crate) fn propose(&self) -> ProposalView {
+        let command = Command::ConsentPropose {
+            service: "backup".to_owned(),
+            sets: Vec::new(),
+        };
+        let View::Proposal(proposal) = self.ask(command).unwrap() else {
+            panic!("another view")
+        };
+        proposal
+    }
+
+    pub(crate) fn say_yes(&self, token: &str) -> Result<View, Failure> {
+        self.ask(Command::ConsentGive {
+            service: "backup".to_owned(),
+            sets: Vec::new(),
+            token: token.to_owned(),
+            answered: Answered::Terminal,
+        })
+    }
+
+    pub(crate) fn consent(&self) {
+        let proposal = self.propose();
+        self.say_yes(&proposal.token).unwrap();
+    }
+
+    pub(crate) fn off(&self) -> Result<View, Failure> {
+        self.ask(Command::ConsentOff {
+            service: "backup".to_owned(),
+            set: None,
+        })
+    }
+
+    pub(crate) fn run(&self) -> Result<View, Failure> {
+        self.ask(Command::BackupRun { sets: Vec::new() })
+    }
+
+    pub(crate) fn restore(&self, snapshot: &str, to: &Path) -> Result<View, Failure> {
+        self.ask(Command::BackupRestore {
+            snapshot: snapshot.to_owned(),
+            paths: Vec::new(),
+            to: PathText::from_path(to),
+            privileged: false,
+        })
+    }
+
+    pub(crate) fn status(&self) -> StatusView {
+        let View::Status(status) = self.ask(Command::Status).unwrap() else {
+            panic!("another view")
+        };
+        status
+    }
+
+    pub(crate) fn ledger(&self) -> Vec<LedgerLineView> {
+        let (view, events) = self.listen(Command::Ledger { since_ms: None });
+        view.unwrap();
+        let lines = events.into_iter().map(|event| match event {
+            Event::LedgerLine(line) => *line,
+            other => panic!("{other:?}"),
+        });
+        lines.collect()
+    }
+
+    pub(crate) fn alarms(&self) -> Vec<String> {
+        self.ledger()
+            .into_iter()
+            .filter_map(|line| line.alarm)
+            .collect()
+    }
+}
+
+/// Asserts that two trees hold the same files with the same content.
+pub(crate) fn assert_same(a: &Path, b: &Path) {
+    let list = |top: &Path| {
+        let mut out = Vec::new();
+        let mut open = vec![top.to_owned()];
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                let relative = path.strip_prefix(top).unwrap().to_owned();
+                if path.is_dir() {
+                    open.push(path);
+                    out.push((relative, None));
+                } else {
+                    out.push((relative, Some(std::fs::read(&path).unwrap())));
+                }
+            }
+        }
+        out.sort();
+        out
+    };
+    let (left, right) = (list(a), list(b));
+    let names = |list: &[(PathBuf, Option<Vec<u8>>)]| {
+        list.iter()
+            .map(|(path, _)| path.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(&left), names(&right));
+    assert!(left == right, "contents differ");
+}

@@ -1,0 +1,3 @@
+fn main() {
+    let _ = candor_consent::Errand { purpose: candor_wire::errand::Purpose::Restore };
+}

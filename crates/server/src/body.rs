@@ -1,0 +1,163 @@
+//! Bodies of requests: read in pieces, bounded in size and time.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use candor_wire::api::ErrorCode;
+use candor_wire::ids::ObjectId;
+use candor_wire::limits::OBJECT_MAX_BYTES;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use tokio::time::Instant;
+
+use crate::config::Limits;
+use crate::log::Cause;
+use crate::reply::Refusal;
+
+/// From this size on a piece is hashed on a thread of its own, in bytes: about a quarter of a
+/// millisecond of hashing, beyond which others on this thread would wait noticeably.
+const ELSEWHERE_MIN_BYTES: usize = 512 * 1024;
+
+/// A request's body. Whatever becomes of the request, [`Self::drain`] is called in the end.
+pub(crate) struct RequestBody {
+    body: Body,
+    deadline: Instant,
+    stall: Duration,
+    read_bytes: u64,
+    broken: bool,
+}
+
+impl RequestBody {
+    pub(crate) fn new(body: Body, limits: &Limits) -> Self {
+        let seconds = |count: u32| Duration::from_secs(u64::from(count));
+        Self {
+            body,
+            deadline: Instant::now() + seconds(limits.body_timeout_seconds),
+            stall: seconds(limits.stall_timeout_seconds),
+            read_bytes: 0,
+            broken: false,
+        }
+    }
+
+    /// From now on all of it has to come within the time that others may only stand still.
+    pub(crate) fn hurry(&mut self) {
+        self.deadline = self.deadline.min(Instant::now() + self.stall);
+    }
+
+    /// How long the body says that it is.
+    pub(crate) fn declared(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
+    /// How much was read of it.
+    pub(crate) const fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+
+    /// The next piece; `None` at the end.
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Refusal> {
+        loop {
+            if self.body.is_end_stream() {
+                return Ok(None);
+            }
+            let until = self.deadline.min(Instant::now() + self.stall);
+            let frame = match tokio::time::timeout_at(until, self.body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(_))) | Err(_) => {
+                    self.broken = true;
+                    return Err(ErrorCode::Malformed.into());
+                }
+            };
+            // Trailers mean nothing here and are passed over.
+            if let Ok(data) = frame.into_data() {
+                self.read_bytes += data.len() as u64;
+                return Ok(Some(data));
+            }
+        }
+    }
+
+    /// All of a body of at most `max_bytes`. A body in one piece is not copied.
+    pub(crate) async fn read_all(&mut self, max_bytes: usize) -> Result<Bytes, Refusal> {
+        let Some(first) = self.next_piece().await? else {
+            return Ok(Bytes::new());
+        };
+        if first.len() > max_bytes {
+            return Err(ErrorCode::TooLarge.into());
+        }
+        let Some(mut next) = self.next_piece().await? else {
+            return Ok(first);
+        };
+        let mut whole = BytesMut::from(first);
+        loop {
+            if whole.len() + next.len() > max_bytes {
+                return Err(ErrorCode::TooLarge.into());
+            }
+            whole.extend_from_slice(&next);
+            match self.next_piece().await? {
+                Some(piece) => next = piece,
+                None => return Ok(whole.freeze()),
+            }
+        }
+    }
+
+    /// The pieces of an object of exactly `size` bytes, hashed as they come and checked against its
+    /// name. With `keep` false the pieces are let go at once, and none are returned.
+    pub(crate) async fn read_object(
+        &mut self,
+        name: ObjectId,
+        size: u64,
+        keep: bool,
+    ) -> Result<Vec<Bytes>, Refusal> {
+        let mut pieces = Vec::new();
+        let mut hasher = blake3::Hasher::new();
+        let mut read = 0u64;
+        while let Some(piece) = self.next_piece().await? {
+            read += piece.len() as u64;
+            if read > size {
+                return Err(ErrorCode::TooLarge.into());
+            }
+            hasher = update(hasher, &piece).await?;
+            if keep && !piece.is_empty() {
+                pieces.push(piece);
+            }
+        }
+        if read != size {
+            return Err(ErrorCode::Malformed.into());
+        }
+        if hasher.finalize() != *name.as_bytes() {
+            return Err(ErrorCode::WrongHash.into());
+        }
+        Ok(pieces)
+    }
+
+    /// Reads what is left of a refused request's body and throws it away, so that the caller gets to
+    /// read the refusal instead of a broken connection. Gives up on what is longer than an object.
+    pub(crate) async fn drain(&mut self) {
+        let longest = OBJECT_MAX_BYTES as u64;
+        if self.broken || self.declared().is_none_or(|bytes| bytes > longest) {
+            return;
+        }
+        while let Ok(Some(_)) = self.next_piece().await {
+            if self.read_bytes > longest {
+                return;
+            }
+        }
+    }
+}
+
+async fn update(mut hasher: blake3::Hasher, piece: &Bytes) -> Result<blake3::Hasher, Refusal> {
+    if piece.len() < ELSEWHERE_MIN_BYTES {
+        hasher.update(piece);
+        return Ok(hasher);
+    }
+    let piece = piece.clone();
+    let hashed = tokio::task::spawn_blocking(move || {
+        hasher.update(&piece);
+        hasher
+    });
+    hashed
+        .await
+        .map_err(|_| Refusal::fault(ErrorCode::Internal, Cause::Task))
+}

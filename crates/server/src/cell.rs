@@ -1,0 +1,460 @@
+//! A cell as a value: made, opened, served, and inviting people.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use candor_store::{CreateOutcome, RecordsError, SecretHash, Store, StoreError};
+use candor_wire::api::{API_VERSION, CellDescription};
+use candor_wire::cbor;
+use candor_wire::cell::{
+    CELL_FORMAT_VERSION, CELL_KEYS_MAX, CellError, CellKeyring, CellKeys, Invitation,
+    InvitationRight, SignedCellKeys, cell_id,
+};
+use candor_wire::ids::CellId;
+use candor_wire::sign::Ed25519Public;
+use candor_wire::time::DAY_MS;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{CellConfig, ConfigError};
+use crate::keys::{CellKeyFiles, KeyError};
+use crate::listener::{self, Listening, ServeError};
+use crate::log::Log;
+use crate::random::{self, NoRandomness};
+use crate::shared::Shared;
+use crate::{routes, sys};
+
+/// The settings, within a cell's directory. Written last: a directory without it is no cell yet.
+const CONFIG_FILE: &str = "cell.toml";
+
+/// The keys, within a cell's directory.
+const KEYS_DIRECTORY: &str = "keys";
+
+/// Database and objects, within a cell's directory.
+const STORE_DIRECTORY: &str = "store";
+
+/// Name of the stored value with all generations of the cell's signed keys.
+const KEYS_VALUE: &str = "cell-keys";
+
+/// How long an invitation is good, in milliseconds. A week: time to read one's mail, and no bearer
+/// secret lies around for longer.
+const INVITATION_MAX_MS: i64 = 7 * DAY_MS;
+
+/// What is decided when a cell is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitParams {
+    /// The jurisdiction in which the cell keeps data. It can never change.
+    pub region: String,
+    /// The party that runs the cell.
+    pub controller: String,
+    /// Where devices reach it. With port 0 a free port is chosen now, and kept.
+    pub listen: SocketAddr,
+    /// What invitations say instead: `host:port`. Empty: the address of `listen`.
+    pub public_addresses: Vec<String>,
+}
+
+/// How to open a cell.
+pub struct CellOptions {
+    /// The settings; `None` for those in the cell's directory.
+    pub config: Option<CellConfig>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where the log's lines go.
+    pub log: Log,
+}
+
+impl Default for CellOptions {
+    fn default() -> Self {
+        Self {
+            config: None,
+            clock: Arc::new(SystemClock),
+            log: Log::silent(),
+        }
+    }
+}
+
+/// Why a cell could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// There is one already. Nothing was changed.
+    #[error("{} holds a cell already", directory.display())]
+    AlreadyThere {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A name or address that no cell can have.
+    #[error("no cell can have these settings")]
+    Config(#[source] ConfigError),
+    /// The directory or a file in it could not be written.
+    #[error("{} cannot be written", path.display())]
+    File {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No free port was found at the address.
+    #[error("no port is free at {address}")]
+    NoPort {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The new cell could not be opened.
+    #[error("the new cell could not be opened")]
+    Open(#[source] OpenError),
+}
+
+/// Why a cell could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is none.
+    #[error("{} holds no cell", directory.display())]
+    NoCell {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The settings cannot be used.
+    #[error("the cell's settings cannot be used")]
+    Config(#[source] ConfigError),
+    /// The keys cannot be used.
+    #[error("the cell's keys cannot be used")]
+    Keys(#[source] KeyError),
+    /// Another process uses the cell.
+    #[error("the cell in {} is in use by another process", directory.display())]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The store failed.
+    #[error("the cell's store cannot be opened")]
+    Store(#[source] StoreError),
+    /// A record of the cell about itself failed.
+    #[error("the cell's own records cannot be used")]
+    Records(#[source] RecordsError),
+    /// The stored description of the cell does not fit its root key.
+    #[error("the cell's stored keys do not fit its root key")]
+    Identity(#[source] Option<CellError>),
+    /// The settings changed more often than a cell's keys have generations. Nothing was changed.
+    #[error("the cell's keys have had {CELL_KEYS_MAX} generations, and cannot have more")]
+    GenerationsUsedUp,
+    /// The settings name another region than the one that people consented to.
+    #[error("this cell was made for the region `{signed}`; a cell never changes its region")]
+    Region {
+        /// The region in the cell's signed keys.
+        signed: String,
+    },
+}
+
+/// Why an invitation could not be made. None was.
+#[derive(Debug, thiserror::Error)]
+pub enum InviteError {
+    /// No secret could be made.
+    #[error("the invitation's secret could not be made")]
+    Randomness(#[source] NoRandomness),
+    /// It could not be stored.
+    #[error("the invitation could not be stored")]
+    Records(#[source] RecordsError),
+}
+
+/// An open cell. Cheap to clone; the last clone that is dropped closes the store.
+#[derive(Clone)]
+pub struct Cell {
+    shared: Arc<Shared>,
+}
+
+impl Cell {
+    /// Makes a cell in `directory`: keys, settings, database. Everything is durable when this
+    /// returns. An attempt that was cut off is continued by the next one.
+    ///
+    /// # Errors
+    /// [`InitError`]; [`InitError::AlreadyThere`] if there is a cell.
+    pub async fn init(directory: &Path, params: &InitParams) -> Result<(), InitError> {
+        let config_path = directory.join(CONFIG_FILE);
+        let fault = |path: &Path, source| InitError::File {
+            path: path.to_path_buf(),
+            source,
+        };
+        if config_path
+            .try_exists()
+            .map_err(|source| fault(&config_path, source))?
+        {
+            return Err(InitError::AlreadyThere {
+                directory: directory.to_path_buf(),
+            });
+        }
+        // The texts are checked before anything is made.
+        let mut config = config_of(params).map_err(InitError::Config)?;
+        config.listen =
+            listener::choose_port(params.listen).map_err(|source| InitError::NoPort {
+                address: params.listen,
+                source,
+            })?;
+        for path in [directory.to_path_buf(), directory.join(KEYS_DIRECTORY)] {
+            sys::create_private_directory(&path).map_err(|source| fault(&path, source))?;
+        }
+        let keys = CellKeyFiles::create(&directory.join(KEYS_DIRECTORY))
+            .map_err(|source| InitError::Open(OpenError::Keys(source)))?;
+        let options = CellOptions {
+            config: Some(config.clone()),
+            ..CellOptions::default()
+        };
+        Self::with_keys(directory, keys, config.clone(), options)
+            .await
+            .map_err(InitError::Open)?;
+        let text = config_text(&config);
+        sys::write_private_file(&config_path, text.as_bytes())
+            .map_err(|source| fault(&config_path, source))
+    }
+
+    /// Opens the cell in `directory` with its own settings, the system's clock and no log.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(directory: &Path) -> Result<Self, OpenError> {
+        Self::open_with(directory, CellOptions::default()).await
+    }
+
+    /// Opens the cell in `directory`. Must run within a tokio runtime. Starts the task that sweeps
+    /// away old nonces and lost uploads; it ends with the cell.
+    ///
+    /// # Errors
+    /// [`OpenError`]; [`OpenError::InUse`] if another process has it open.
+    pub async fn open_with(directory: &Path, mut options: CellOptions) -> Result<Self, OpenError> {
+        let config_path = directory.join(CONFIG_FILE);
+        if !config_path.is_file() {
+            return Err(OpenError::NoCell {
+                directory: directory.to_path_buf(),
+            });
+        }
+        let config = match options.config.take() {
+            Some(config) => config,
+            None => CellConfig::from_file(&config_path).map_err(OpenError::Config)?,
+        };
+        let keys = CellKeyFiles::read(&directory.join(KEYS_DIRECTORY)).map_err(OpenError::Keys)?;
+        let cell = Self::with_keys(directory, keys, config, options).await?;
+        crate::housekeeping::start(&cell.shared);
+        Ok(cell)
+    }
+
+    async fn with_keys(
+        directory: &Path,
+        keys: CellKeyFiles,
+        config: CellConfig,
+        options: CellOptions,
+    ) -> Result<Self, OpenError> {
+        let path = directory.join(STORE_DIRECTORY);
+        let opened = tokio::task::spawn_blocking(move || Store::open(&path)).await;
+        let store = match opened {
+            Ok(Ok(store)) => store,
+            Ok(Err(StoreError::InUse { .. })) => {
+                return Err(OpenError::InUse {
+                    directory: directory.to_path_buf(),
+                });
+            }
+            Ok(Err(source)) => return Err(OpenError::Store(source)),
+            Err(_) => return Err(OpenError::Records(RecordsError::Closed)),
+        };
+        let description = description(&store, &keys, &config, options.clock.as_ref()).await?;
+        let keyring = CellKeyring::verify(&keys.root.secret().public(), &description.keys)
+            .map_err(|source| OpenError::Identity(Some(source)))?;
+        let shared = Shared::new(store, keys, keyring, &description, config, options);
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The cell's id.
+    pub fn id(&self) -> CellId {
+        self.shared.keyring.cell()
+    }
+
+    /// The cell's root key, as invitations pin it.
+    pub fn root(&self) -> Ed25519Public {
+        self.shared.root
+    }
+
+    /// The keys that the cell uses, who runs it and where.
+    pub fn keys(&self) -> &CellKeys {
+        self.shared.keyring.current()
+    }
+
+    /// The settings in use.
+    pub fn config(&self) -> &CellConfig {
+        &self.shared.config
+    }
+
+    /// The cell's HTTP interface, for a caller in the same process. Every request is checked like
+    /// one from the network.
+    pub fn service(&self) -> Router {
+        routes::router(&self.shared)
+    }
+
+    /// Takes the listening addresses: TLS 1.3 for devices, and plain HTTP on loopback for health and
+    /// metrics. Connections are accepted once [`Listening::run`] runs.
+    ///
+    /// # Errors
+    /// [`ServeError`] if an address is taken.
+    pub async fn bind(&self) -> Result<Listening, ServeError> {
+        listener::bind(&self.shared).await
+    }
+
+    /// [`Self::bind`] and [`Listening::run`]: serves until `shutdown` is ready, then lets running
+    /// requests finish.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn serve(&self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        self.bind().await?.run(shutdown).await;
+        Ok(())
+    }
+
+    /// An invitation with a right to open one account within a week. The cell keeps only a hash of
+    /// the right; it is stored durably before this returns.
+    ///
+    /// # Errors
+    /// [`InviteError`].
+    pub async fn invite(&self) -> Result<Invitation, InviteError> {
+        let right = InvitationRight(random::bytes().map_err(InviteError::Randomness)?);
+        let now = self.shared.clock.now();
+        let stored = candor_store::Invitation {
+            secret: SecretHash(right.stored_hash()),
+            made_at: now,
+            expires_at: now.plus_ms(INVITATION_MAX_MS),
+            quota_bytes: self.shared.config.quota_bytes,
+        };
+        match self
+            .shared
+            .records
+            .create_invitation(stored)
+            .await
+            .map_err(InviteError::Records)?
+        {
+            // 128 random bits never repeat; a generator that repeats is one that cannot be used.
+            CreateOutcome::AlreadyThere => Err(InviteError::Randomness(NoRandomness)),
+            CreateOutcome::Created => Ok(Invitation {
+                right: Some(right),
+                ..self.address_card()
+            }),
+        }
+    }
+
+    /// An invitation without a right: what a device that has an account pins.
+    pub fn address_card(&self) -> Invitation {
+        Invitation {
+            version: CELL_FORMAT_VERSION,
+            root: self.root(),
+            addresses: self.shared.config.invitation_addresses(),
+            right: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+fn config_of(params: &InitParams) -> Result<CellConfig, ConfigError> {
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let mut config = CellConfig::from_text(&format!(
+        "region = {}\ncontroller = {}\n",
+        quoted(&params.region),
+        quoted(&params.controller)
+    ))?;
+    config.listen = params.listen;
+    config.public_addresses.clone_from(&params.public_addresses);
+    let text = config_text(&config);
+    CellConfig::from_text(&text)
+}
+
+/// Only what was decided for this cell; the rest stays with the compiled-in settings.
+fn config_text(config: &CellConfig) -> String {
+    let own: toml::Table = [
+        ("region", toml::Value::String(config.region.clone())),
+        ("controller", toml::Value::String(config.controller.clone())),
+        ("listen", toml::Value::String(config.listen.to_string())),
+        (
+            "public_addresses",
+            toml::Value::Array(
+                config
+                    .public_addresses
+                    .iter()
+                    .cloned()
+                    .map(toml::Value::String)
+                    .collect(),
+            ),
+        ),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect();
+    format!(
+        "# The settings of this cell. What is not here is as compiled in; `candor server check-config` checks.\n{own}"
+    )
+}
+
+/// The stored generations of the cell's keys, with a new one if the settings changed what it says.
+async fn description(
+    store: &Store,
+    keys: &CellKeyFiles,
+    config: &CellConfig,
+    clock: &dyn Clock,
+) -> Result<CellDescription, OpenError> {
+    let records = store.records();
+    let root = keys.root.secret();
+    let stored = records
+        .cell_value(KEYS_VALUE)
+        .await
+        .map_err(OpenError::Records)?;
+    let mut description = match stored {
+        Some(bytes) => cbor::decode(&bytes).map_err(|_| OpenError::Identity(None))?,
+        None => CellDescription {
+            version: API_VERSION,
+            keys: Vec::new(),
+        },
+    };
+    let mut serial = 1;
+    if !description.keys.is_empty() {
+        let keyring = CellKeyring::verify(&root.public(), &description.keys)
+            .map_err(|source| OpenError::Identity(Some(source)))?;
+        let current = keyring.current();
+        if current.region != config.region {
+            return Err(OpenError::Region {
+                signed: current.region.clone(),
+            });
+        }
+        let same = current.controller == config.controller
+            && current.retention_days == config.retention_days
+            && current.acknowledgement == keys.acknowledgement.secret().public();
+        if same {
+            return Ok(description);
+        }
+        serial = current.serial + 1;
+    }
+    if description.keys.len() >= CELL_KEYS_MAX {
+        return Err(OpenError::GenerationsUsedUp);
+    }
+    let new = CellKeys {
+        version: CELL_FORMAT_VERSION,
+        cell: cell_id(&root.public()),
+        serial,
+        acknowledgement: keys.acknowledgement.secret().public(),
+        from: clock.now(),
+        controller: config.controller.clone(),
+        region: config.region.clone(),
+        retention_days: config.retention_days,
+    };
+    description.keys.push(SignedCellKeys::sign(&new, &root));
+    let bytes = cbor::encode(&description).into();
+    records
+        .set_cell_value(KEYS_VALUE, bytes)
+        .await
+        .map_err(OpenError::Records)?;
+    Ok(description)
+}

@@ -1,0 +1,282 @@
+//! Reading a chain and appending to it.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use candor_store::{AppendOutcome, ChainAppend, ChainRow, ChainTip, NonceUse};
+use candor_wire::api::{API_VERSION, AppendChain, Appended, ChainPage, ErrorCode};
+use candor_wire::cbor::{self, CodecError};
+use candor_wire::cell::SignedAcknowledgement;
+use candor_wire::chain::{AccountView, Record};
+use candor_wire::consent_record::ConsentRecord;
+use candor_wire::errand::Purpose;
+use candor_wire::ids::{AccountId, DeviceId};
+use candor_wire::limits::{PAGE_MAX_ENTRIES, REQUEST_SKEW_SECONDS};
+use candor_wire::statement::{Body, Kind, genesis_link, link};
+use candor_wire::time::Millis;
+
+use crate::gate::Admitted;
+use crate::log::Cause;
+use crate::reply::{self, Refusal};
+use crate::shared::{Place, Shared};
+use crate::views::{self, Folded};
+
+/// A chain with new entries at its end, checked and acknowledged, and not stored yet.
+pub(super) struct Extension {
+    pub(super) view: AccountView,
+    pub(super) rows: Vec<ChainRow>,
+    pub(super) acknowledgements: Vec<SignedAcknowledgement>,
+    /// How long the new rows are.
+    pub(super) bytes: usize,
+}
+
+/// Checks records against `view` (`None`: they begin the chain of `account`) and acknowledges them.
+/// Record *i* has to be signed by `signers[i]`, or by the last of them. Costs processor time.
+pub(super) fn extend(
+    shared: &Shared,
+    account: AccountId,
+    view: Option<AccountView>,
+    records: Vec<Record>,
+    signers: &[Option<DeviceId>],
+    now: Millis,
+) -> Result<Extension, Refusal> {
+    let mut view = view;
+    let (mut rows, mut acknowledgements, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for (i, mut record) in records.into_iter().enumerate() {
+        let signer = signers.get(i).or(signers.last()).copied().flatten();
+        check_statement(shared, &record, signer, now)?;
+        let (sequence, previous) = view.as_ref().map_or((0, genesis_link()), |view| {
+            (view.next_sequence(), view.tip())
+        });
+        let link = link(sequence, record.kind.code(), &previous, &record.commitment);
+        let stored = cbor::encode(&record);
+        let place = Place {
+            account,
+            sequence,
+            link,
+            statement: record.commitment,
+        };
+        let acknowledgement = shared.acknowledge(&place, now);
+        record.acknowledgement = Some(acknowledgement.clone());
+        match &mut view {
+            Some(view) => view
+                .apply(&record, &shared.keyring)
+                .map_err(|_| ErrorCode::Chain)?,
+            None => {
+                let begun = AccountView::begin(account, &record, &shared.keyring);
+                view = Some(begun.map_err(|_| ErrorCode::Chain)?);
+            }
+        }
+        let row = ChainRow {
+            sequence,
+            kind: u32::from(record.kind.code()),
+            link,
+            commitment: record.commitment,
+            record: stored.into(),
+            acknowledgement: cbor::encode(&acknowledgement).into(),
+        };
+        bytes += row.record.len() + row.acknowledgement.len();
+        rows.push(row);
+        acknowledgements.push(acknowledgement);
+    }
+    let view = view.ok_or(ErrorCode::Malformed)?;
+    Ok(Extension {
+        view,
+        rows,
+        acknowledgements,
+        bytes,
+    })
+}
+
+/// What the cell asks of a new statement beyond what its chain asks.
+fn check_statement(
+    shared: &Shared,
+    record: &Record,
+    signer: Option<DeviceId>,
+    now: Millis,
+) -> Result<(), Refusal> {
+    // A stub is what erasing leaves; nobody appends one. Acknowledging is the cell's.
+    let Some(statement) = record
+        .statement
+        .as_ref()
+        .filter(|_| record.acknowledgement.is_none())
+    else {
+        return Err(ErrorCode::Malformed.into());
+    };
+    let parsed = statement.parse().map_err(|error| match error {
+        CodecError::Version { .. } => ErrorCode::Version,
+        _ => ErrorCode::Malformed,
+    })?;
+    if parsed.entry.signer != signer {
+        return Err(ErrorCode::NotPermitted.into());
+    }
+    match &parsed.body {
+        Body::ConsentGiven(consent) => check_consent(shared, consent, now),
+        _ => Ok(()),
+    }
+}
+
+/// A consent has to say the truth about this cell, and cannot begin in the future: a later beginning
+/// would stretch its end beyond 13 months from now.
+fn check_consent(shared: &Shared, consent: &ConsentRecord, now: Millis) -> Result<(), Refusal> {
+    let keys = shared.keyring.current();
+    let recipient = &consent.recipient;
+    let is_true = recipient.cell == keys.cell
+        && recipient.controller == keys.controller
+        && recipient.region == keys.region
+        && consent.retention_days == keys.retention_days
+        && consent.given_at <= now.plus_ms(REQUEST_SKEW_SECONDS * 1000);
+    if is_true {
+        Ok(())
+    } else {
+        Err(ErrorCode::Chain.into())
+    }
+}
+
+/// Whether an errand may append this kind of statement.
+const fn may_append(purpose: Option<Purpose>, signer: Option<DeviceId>, kind: Kind) -> bool {
+    match (purpose, signer) {
+        (Some(Purpose::Consent), Some(_)) => {
+            matches!(
+                kind,
+                Kind::Epoch | Kind::ConsentGiven | Kind::ConsentWithdrawn
+            )
+        }
+        // The root enrols the new device, which then may start an epoch that includes it.
+        (Some(Purpose::Recover), None) => matches!(kind, Kind::DeviceAdded),
+        (Some(Purpose::Recover), Some(_)) => matches!(kind, Kind::Epoch),
+        _ => false,
+    }
+}
+
+/// Appends, if the chain still ends where the caller thinks. Runs to its end even if the caller hangs
+/// up: what is remembered of the account must not fall behind what was written.
+pub(super) async fn append(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
+    let request: AppendChain = cbor::decode(&admitted.message).map_err(|_| ErrorCode::Malformed)?;
+    if request.version != API_VERSION {
+        return Err(ErrorCode::Version.into());
+    }
+    if request.records.is_empty() {
+        return Err(ErrorCode::Malformed.into());
+    }
+    let permitted = |record: &Record| may_append(admitted.purpose, admitted.signer, record.kind);
+    if !request.records.iter().all(permitted) {
+        return Err(ErrorCode::NotPermitted.into());
+    }
+    let call = AppendCall {
+        account: admitted.account()?,
+        signer: admitted.signer,
+        nonce: admitted.nonce,
+        now: admitted.now,
+    };
+    let shared = Arc::clone(shared);
+    let appending = tokio::spawn(async move { append_checked(&shared, call, request).await });
+    appending
+        .await
+        .map_err(|_| Refusal::fault(ErrorCode::Internal, Cause::Task))?
+}
+
+/// Who appends to what.
+struct AppendCall {
+    account: AccountId,
+    signer: Option<DeviceId>,
+    nonce: Option<NonceUse>,
+    now: Millis,
+}
+
+async fn append_checked(
+    shared: &Arc<Shared>,
+    call: AppendCall,
+    request: AppendChain,
+) -> Result<Response, Refusal> {
+    let AppendCall {
+        account,
+        signer,
+        nonce,
+        now,
+    } = call;
+    let _held = shared.views.hold(&account).await;
+    // The view at the gate may be behind by now.
+    let folded = views::folded_while_held(shared, account)
+        .await?
+        .ok_or(ErrorCode::NotFound)?;
+    if folded.view.tip() != request.after {
+        return Err(ErrorCode::Conflict.into());
+    }
+    let expected = ChainTip {
+        sequence: folded.view.next_sequence() - 1,
+        link: folded.view.tip(),
+    };
+    let (extending, view) = (Arc::clone(shared), (*folded.view).clone());
+    let extended = tokio::task::spawn_blocking(move || {
+        extend(
+            &extending,
+            account,
+            Some(view),
+            request.records,
+            &[signer],
+            now,
+        )
+    });
+    let extended = extended
+        .await
+        .map_err(|_| Refusal::fault(ErrorCode::Internal, Cause::Task))??;
+    let append = ChainAppend {
+        account,
+        expected,
+        rows: extended.rows,
+    };
+    let outcome = shared.records.append(nonce, append).await;
+    if !matches!(outcome, Ok(AppendOutcome::Appended(_))) {
+        // Whatever is there now, this memory of it may be behind.
+        shared.views.forget(&account);
+    }
+    match outcome.map_err(|error| Refusal::of_records(&error))? {
+        AppendOutcome::Conflict(_) => Err(ErrorCode::Conflict.into()),
+        AppendOutcome::Appended(_) => {
+            let bytes = folded.bytes + extended.bytes;
+            shared.views.remember(&Folded {
+                view: Arc::new(extended.view),
+                bytes,
+            });
+            let acknowledgements = extended.acknowledgements;
+            Ok(reply::message(&Appended {
+                version: API_VERSION,
+                acknowledgements,
+            }))
+        }
+    }
+}
+
+/// A page of the chain.
+pub(super) async fn read(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
+    let from: u64 = match &admitted.query {
+        None => 0,
+        Some(text) => {
+            let number = text.parse().map_err(|_| ErrorCode::Malformed)?;
+            // One spelling: no sign, no leading zeros.
+            if format!("{number}") != *text {
+                return Err(ErrorCode::Malformed.into());
+            }
+            number
+        }
+    };
+    let account = admitted.account()?;
+    let page = shared
+        .records
+        .read_chain(account, from.checked_sub(1), PAGE_MAX_ENTRIES)
+        .await;
+    let page = page.map_err(|error| Refusal::of_records(&error))?;
+    let records: Vec<Record> = page
+        .rows
+        .iter()
+        .map(views::record_of)
+        .collect::<Result<_, _>>()?;
+    let last = page.rows.last().map_or(0, |row| row.sequence + 1);
+    let length = admitted.view()?.next_sequence().max(last);
+    Ok(reply::message(&ChainPage {
+        version: API_VERSION,
+        records,
+        length,
+    }))
+}

@@ -1,0 +1,40 @@
+//! What is done for a request that went through the gate: one function for each endpoint.
+
+mod accounts;
+mod chain;
+mod heads;
+mod objects;
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use candor_wire::api::EndpointId;
+use http::HeaderMap;
+
+use crate::body::RequestBody;
+use crate::gate::Admitted;
+use crate::reply::{self, Refusal};
+use crate::shared::Shared;
+
+/// Does what was asked. A success is answered only when it is durable.
+pub(crate) async fn handle(
+    shared: &Arc<Shared>,
+    endpoint: EndpointId,
+    admitted: &Admitted,
+    headers: &HeaderMap,
+    body: &mut RequestBody,
+) -> Result<Response, Refusal> {
+    match endpoint {
+        EndpointId::DescribeCell => Ok(reply::bytes(shared.description.clone())),
+        EndpointId::OpenAccount => accounts::open(shared, admitted).await,
+        EndpointId::FindAccount => accounts::find(admitted),
+        EndpointId::ReadChain => chain::read(shared, admitted).await,
+        EndpointId::AppendChain => chain::append(shared, admitted).await,
+        EndpointId::ReadHead => heads::read(shared, admitted).await,
+        EndpointId::SwapHead => heads::swap(shared, admitted).await,
+        EndpointId::PutObject => objects::put(shared, admitted, body).await,
+        EndpointId::GetObject => objects::get(shared, admitted, headers).await,
+        EndpointId::HasObjects => objects::has(shared, admitted).await,
+        EndpointId::ListObjects => objects::list(shared, admitted).await,
+    }
+}

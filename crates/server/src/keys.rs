@@ -1,0 +1,214 @@
+//! The cell's keys, each in a file of its own that only the cell's user can read.
+//!
+//! The root key is the cell's identity: invitations pin it, and it signs the other two uses, which
+//! are the acknowledgement key (through [`candor_wire::cell::CellKeys`]) and the TLS key (through a
+//! certificate). Losing the root key is losing the cell's name; the other two can be replaced.
+
+use std::path::{Path, PathBuf};
+
+use candor_wire::cbor::{self, Canonical};
+use candor_wire::sign::{Ed25519Secret, SEED_BYTES};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::random::{self, NoRandomness};
+use crate::sys;
+
+/// The version of key files that this build writes and the lowest that it accepts.
+pub(crate) const KEY_FILE_VERSION: u8 = 1;
+
+/// What goes before an Ed25519 seed in PKCS #8 (RFC 8410, section 7, version 1 without attributes).
+const PKCS8_PREFIX: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+
+/// What a key is for. Stored with it, so that two files that were swapped are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(index_only)]
+pub(crate) enum KeyUse {
+    /// The cell's identity.
+    #[n(1)]
+    Root,
+    /// Signs acknowledgements.
+    #[n(2)]
+    Acknowledgement,
+    /// Proves the cell in TLS.
+    #[n(3)]
+    Tls,
+}
+
+impl KeyUse {
+    const fn file_name(self) -> &'static str {
+        match self {
+            Self::Root => "root.key",
+            Self::Acknowledgement => "acknowledgement.key",
+            Self::Tls => "tls.key",
+        }
+    }
+}
+
+/// Why keys could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// A file could not be read or written.
+    #[error("the key file {} cannot be used", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not a key file of this use and version.
+    #[error("{} is not a key file of this cell", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No key could be made.
+    #[error("a key could not be made")]
+    Randomness(#[source] NoRandomness),
+}
+
+#[derive(minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+struct KeyFile {
+    #[n(0)]
+    version: u8,
+    #[n(1)]
+    purpose: KeyUse,
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    seed: [u8; SEED_BYTES],
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        self.seed.zeroize();
+    }
+}
+
+impl Canonical for KeyFile {
+    const WHAT: &'static str = "a key file";
+    const MAX_BYTES: usize = 64;
+}
+
+/// A key of the cell. Has no `Debug`; wiped when dropped.
+pub(crate) struct CellKey {
+    seed: Zeroizing<[u8; SEED_BYTES]>,
+}
+
+impl CellKey {
+    /// For signing messages.
+    pub(crate) fn secret(&self) -> Ed25519Secret {
+        Ed25519Secret::from_seed(&self.seed)
+    }
+
+    /// For TLS libraries: PKCS #8, DER.
+    pub(crate) fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        let mut der = Zeroizing::new(Vec::with_capacity(PKCS8_PREFIX.len() + SEED_BYTES));
+        der.extend_from_slice(&PKCS8_PREFIX);
+        der.extend_from_slice(&*self.seed);
+        der
+    }
+}
+
+/// The keys of one cell.
+pub(crate) struct CellKeyFiles {
+    pub(crate) root: CellKey,
+    pub(crate) acknowledgement: CellKey,
+    pub(crate) tls: CellKey,
+}
+
+impl CellKeyFiles {
+    /// Reads all of them.
+    pub(crate) fn read(directory: &Path) -> Result<Self, KeyError> {
+        let read = |purpose| read(directory, purpose);
+        Ok(Self {
+            root: read(KeyUse::Root)?,
+            acknowledgement: read(KeyUse::Acknowledgement)?,
+            tls: read(KeyUse::Tls)?,
+        })
+    }
+
+    /// Makes those that are missing. Durable when this returns.
+    pub(crate) fn create(directory: &Path) -> Result<Self, KeyError> {
+        for purpose in [KeyUse::Root, KeyUse::Acknowledgement, KeyUse::Tls] {
+            let path = directory.join(purpose.file_name());
+            let fault = |source| KeyError::File {
+                path: path.clone(),
+                source,
+            };
+            if path.try_exists().map_err(fault)? {
+                continue;
+            }
+            let seed = random::bytes().map_err(KeyError::Randomness)?;
+            let file = KeyFile {
+                version: KEY_FILE_VERSION,
+                purpose,
+                seed,
+            };
+            let bytes = Zeroizing::new(cbor::encode(&file));
+            sys::write_private_file(&path, &bytes).map_err(fault)?;
+        }
+        Self::read(directory)
+    }
+}
+
+fn read(directory: &Path, purpose: KeyUse) -> Result<CellKey, KeyError> {
+    let path = directory.join(purpose.file_name());
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(source) => return Err(KeyError::File { path, source }),
+    };
+    match cbor::decode::<KeyFile>(&bytes) {
+        Ok(file) if file.version == KEY_FILE_VERSION && file.purpose == purpose => Ok(CellKey {
+            seed: Zeroizing::new(file.seed),
+        }),
+        _ => Err(KeyError::Damaged { path }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn a_key_file_has_one_form() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = CellKeyFiles::create(directory.path()).unwrap();
+        let again = CellKeyFiles::create(directory.path()).unwrap();
+        assert_eq!(
+            made.root.secret().public(),
+            again.root.secret().public(),
+            "keys are made once"
+        );
+        let path = directory.path().join("root.key");
+        let good: Vec<u8> = [&[0xa3, 0, 1, 1, 1, 2, 0x58, 0x20][..], &[7; 32]].concat();
+        std::fs::write(&path, &good).unwrap();
+        let read = CellKeyFiles::read(directory.path()).unwrap();
+        assert_eq!(
+            read.root.secret().public(),
+            Ed25519Secret::from_seed(&[7; 32]).public()
+        );
+        let changed = |at: usize, byte: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = byte;
+            bytes
+        };
+        let bad = [
+            ("an older version", changed(2, 0)),
+            ("a newer version", changed(2, 2)),
+            ("the key of another use", changed(4, 2)),
+            ("no such use", changed(4, 9)),
+            ("cut", good[..good.len() - 1].to_vec()),
+            ("longer", [&good[..], &[0]].concat()),
+            ("empty", Vec::new()),
+        ];
+        for (what, bytes) in bad {
+            std::fs::write(&path, bytes).unwrap();
+            let refused = CellKeyFiles::read(directory.path());
+            assert!(matches!(refused, Err(KeyError::Damaged { .. })), "{what}");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The cell: the HTTP interface, who may do what, and the keys that acknowledge it. Only the program
+//! (`candor-app`) and test tools may depend on this crate; it links nothing that decrypts.
+//!
+//! [`Cell`] is the whole of it. [`Cell::init`] makes one in a directory, [`Cell::open`] opens it,
+//! [`Cell::service`] is its interface as a function (for a device in the same process),
+//! [`Cell::bind`] and [`Cell::serve`] put the very same interface behind TLS 1.3.
+//!
+//! What a request goes through before anything is read or written for it stands in the module
+//! `gate`, in order. Which requests exist is [`candor_wire::api::ENDPOINTS`] and nothing else.
+
+mod body;
+mod cell;
+pub mod clock;
+mod config;
+mod gate;
+mod handlers;
+mod housekeeping;
+mod keys;
+mod listener;
+pub mod log;
+mod metrics;
+pub mod openapi;
+mod random;
+mod reply;
+mod routes;
+mod shared;
+mod stall;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod views;
+
+pub use cell::{Cell, CellOptions, InitError, InitParams, InviteError, OpenError};
+pub use config::{CellConfig, ConfigError, Limits};
+pub use keys::KeyError;
+pub use listener::{Listening, ServeError};
+pub use random::NoRandomness;
+pub use tls::TlsError;

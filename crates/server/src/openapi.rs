@@ -1,0 +1,710 @@
+//! The API's description (OpenAPI 3.1), made from the same table as the routes.
+//!
+//! A copy is kept in `docs/openapi.json`, and a test holds the two equal. Bodies are CBOR maps with
+//! integer keys; a schema lists the keys as property names, each with the name that the
+//! specification uses and what the value means.
+
+use candor_wire::api::{
+    API_VERSION, BodyKind, Caller, ENDPOINTS, Endpoint, ErrorCode, MEDIA_CBOR, MEDIA_OBJECT,
+};
+use candor_wire::request::{
+    HEADER_AUTHORITY, HEADER_DEVICE, HEADER_DIGEST, HEADER_PLACEMENT, HEADER_SIGNATURE,
+    HEADER_SIGNATURE_INPUT,
+};
+use serde_json::{Map, Value, json};
+
+/// One value of a message: key, name, what it is, whether it can be absent, what it means.
+type Field = (u8, &'static str, Kind, bool, &'static str);
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Number,
+    Flag,
+    /// A byte string of this length; 0 for any.
+    Bytes(u16),
+    /// Another schema.
+    Of(&'static str),
+    /// Several of a schema.
+    ListOf(&'static str),
+    /// Several byte strings of this length.
+    ListOfBytes(u16),
+    ListOfFlags,
+}
+
+const VERSION: Field = (0, "version", Kind::Number, false, "Always 1.");
+
+/// Every message, and what they are made of as far as the cell looks into it.
+const SCHEMAS: &[(&str, &str, &[Field])] = &[
+    (
+        "CellDescription",
+        "Who the cell is.",
+        &[
+            VERSION,
+            (
+                1,
+                "keys",
+                Kind::ListOf("SignedCellKeys"),
+                false,
+                "Every generation, oldest first.",
+            ),
+        ],
+    ),
+    (
+        "SignedCellKeys",
+        "A generation of the cell's keys, signed by its root key.",
+        &[
+            (
+                0,
+                "keys",
+                Kind::Bytes(0),
+                false,
+                "Canonical bytes of the keys.",
+            ),
+            (
+                1,
+                "signature",
+                Kind::Bytes(64),
+                false,
+                "Ed25519, by the root key.",
+            ),
+        ],
+    ),
+    (
+        "OpenAccount",
+        "Opens an account.",
+        &[
+            VERSION,
+            (
+                1,
+                "account",
+                Kind::Bytes(16),
+                false,
+                "The new account, chosen at random by the device.",
+            ),
+            (
+                2,
+                "right",
+                Kind::Bytes(16),
+                false,
+                "The one-time right in the invitation.",
+            ),
+            (
+                3,
+                "records",
+                Kind::ListOf("Record"),
+                false,
+                "Genesis, first device, the account's first epoch.",
+            ),
+        ],
+    ),
+    (
+        "Record",
+        "One place of a chain.",
+        &[
+            VERSION,
+            (1, "sequence", Kind::Number, false, "Place, from 0."),
+            (2, "kind", Kind::Number, false, "Kind of the statement."),
+            (
+                3,
+                "commitment",
+                Kind::Bytes(32),
+                false,
+                "Commitment to the statement.",
+            ),
+            (
+                4,
+                "statement",
+                Kind::Of("Statement"),
+                true,
+                "The statement; absent once erased.",
+            ),
+            (
+                5,
+                "acknowledgement",
+                Kind::Of("SignedAcknowledgement"),
+                true,
+                "Absent in what a device sends.",
+            ),
+        ],
+    ),
+    (
+        "Statement",
+        "A signed statement and its salt.",
+        &[
+            (
+                0,
+                "signed",
+                Kind::Bytes(0),
+                false,
+                "Canonical bytes of the signed entry.",
+            ),
+            (1, "salt", Kind::Bytes(32), false, "Opens the commitment."),
+        ],
+    ),
+    (
+        "SignedAcknowledgement",
+        "The cell's promise that it holds a statement.",
+        &[
+            (
+                0,
+                "acknowledgement",
+                Kind::Bytes(0),
+                false,
+                "Canonical bytes of the acknowledgement.",
+            ),
+            (
+                1,
+                "signature",
+                Kind::Bytes(64),
+                false,
+                "Ed25519, by the acknowledgement key.",
+            ),
+        ],
+    ),
+    (
+        "Appended",
+        "What was appended is durable.",
+        &[
+            VERSION,
+            (
+                1,
+                "acknowledgements",
+                Kind::ListOf("SignedAcknowledgement"),
+                false,
+                "One for each entry, in order.",
+            ),
+        ],
+    ),
+    (
+        "FoundAccount",
+        "The account of a root key.",
+        &[
+            VERSION,
+            (1, "account", Kind::Bytes(16), false, "The account."),
+        ],
+    ),
+    (
+        "ChainPage",
+        "A part of a chain.",
+        &[
+            VERSION,
+            (
+                1,
+                "records",
+                Kind::ListOf("Record"),
+                false,
+                "From the asked place on, as many as fit.",
+            ),
+            (
+                2,
+                "length",
+                Kind::Number,
+                false,
+                "How many entries the chain has.",
+            ),
+        ],
+    ),
+    (
+        "AppendChain",
+        "Statements for the end of a chain.",
+        &[
+            VERSION,
+            (
+                1,
+                "after",
+                Kind::Bytes(32),
+                false,
+                "The link that the chain ends with now.",
+            ),
+            (
+                2,
+                "records",
+                Kind::ListOf("Record"),
+                false,
+                "What to append, all signed by the caller.",
+            ),
+        ],
+    ),
+    (
+        "HeadReply",
+        "A vault's head.",
+        &[
+            VERSION,
+            (
+                1,
+                "head",
+                Kind::Of("SignedHead"),
+                true,
+                "Absent for a vault that was never written.",
+            ),
+        ],
+    ),
+    (
+        "SwapHead",
+        "A move of a head.",
+        &[
+            VERSION,
+            (
+                1,
+                "expected",
+                Kind::Bytes(32),
+                true,
+                "Hash of the head that has to be there now.",
+            ),
+            (2, "head", Kind::Of("SignedHead"), false, "The new head."),
+        ],
+    ),
+    (
+        "SignedHead",
+        "A head, signed by the device that moved it.",
+        &[
+            (
+                0,
+                "head",
+                Kind::Bytes(0),
+                false,
+                "Canonical bytes of the head.",
+            ),
+            (
+                1,
+                "signature",
+                Kind::Bytes(64),
+                false,
+                "Ed25519, by the device.",
+            ),
+        ],
+    ),
+    (
+        "HasObjects",
+        "Which of these are stored?",
+        &[
+            VERSION,
+            (
+                1,
+                "objects",
+                Kind::ListOfBytes(32),
+                false,
+                "At most 1,024 names.",
+            ),
+        ],
+    ),
+    (
+        "HasReply",
+        "Which are stored.",
+        &[
+            VERSION,
+            (
+                1,
+                "stored",
+                Kind::ListOfFlags,
+                false,
+                "One answer for each name, in order.",
+            ),
+        ],
+    ),
+    (
+        "ListedObject",
+        "A stored object.",
+        &[
+            (0, "object", Kind::Bytes(32), false, "Its name."),
+            (1, "bytes", Kind::Number, false, "Its size in bytes."),
+        ],
+    ),
+    (
+        "ObjectPage",
+        "A part of a vault's objects.",
+        &[
+            VERSION,
+            (
+                1,
+                "objects",
+                Kind::ListOf("ListedObject"),
+                false,
+                "In ascending order of name.",
+            ),
+            (2, "more", Kind::Flag, false, "Whether more follow."),
+        ],
+    ),
+    (
+        "ErrorReply",
+        "Why a request was not done.",
+        &[
+            VERSION,
+            (1, "code", Kind::Number, false, "See `x-candor-errors`."),
+            (
+                2,
+                "time",
+                Kind::Number,
+                false,
+                "The cell's time, UTC milliseconds since 1970.",
+            ),
+            (
+                3,
+                "used_bytes",
+                Kind::Number,
+                true,
+                "Bytes in use, with OverQuota.",
+            ),
+            (
+                4,
+                "quota_bytes",
+                Kind::Number,
+                true,
+                "Bytes allowed, with OverQuota.",
+            ),
+        ],
+    ),
+];
+
+/// Every error, with its number. A test holds the numbers to the ones on the wire.
+pub(crate) const ERRORS: [(ErrorCode, u8); 18] = [
+    (ErrorCode::Malformed, 1),
+    (ErrorCode::NotSigned, 2),
+    (ErrorCode::Skew, 3),
+    (ErrorCode::Replayed, 4),
+    (ErrorCode::NoConsent, 5),
+    (ErrorCode::NotPermitted, 6),
+    (ErrorCode::NotFound, 7),
+    (ErrorCode::Conflict, 8),
+    (ErrorCode::OverQuota, 9),
+    (ErrorCode::TooLarge, 10),
+    (ErrorCode::WrongHash, 11),
+    (ErrorCode::CellFull, 12),
+    (ErrorCode::Busy, 13),
+    (ErrorCode::Internal, 14),
+    (ErrorCode::InvitationSpent, 15),
+    (ErrorCode::Version, 16),
+    (ErrorCode::Chain, 17),
+    (ErrorCode::Range, 18),
+];
+
+/// What each signed header says.
+const SIGNED_HEADERS: [(&str, &str); 5] = [
+    (
+        HEADER_DEVICE,
+        "The signing device, 32 hexadecimal digits, or `root` for the account's root key.",
+    ),
+    (
+        HEADER_AUTHORITY,
+        "`grant <statement id>` or `errand <signed errand, base64url>`.",
+    ),
+    (
+        HEADER_PLACEMENT,
+        "The placement epoch of the account; 1 for an account that was never moved.",
+    ),
+    (
+        HEADER_SIGNATURE_INPUT,
+        "RFC 9421, in the one accepted form, labelled `candor`.",
+    ),
+    (HEADER_SIGNATURE, "RFC 9421, Ed25519, labelled `candor`."),
+];
+
+/// The whole description.
+pub fn document() -> Value {
+    let mut paths = Map::new();
+    for endpoint in ENDPOINTS {
+        let at_path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        at_path[endpoint.method.name().to_ascii_lowercase()] = operation(endpoint);
+    }
+    let schemas: Map<String, Value> = SCHEMAS
+        .iter()
+        .map(|(name, what, fields)| ((*name).to_owned(), schema(what, fields)))
+        .collect();
+    let errors: Vec<Value> = ERRORS
+        .iter()
+        .map(|(code, number)| json!({ "code": number, "name": format!("{code:?}"), "status": code.status() }))
+        .collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Candor cell",
+            "version": API_VERSION.to_string(),
+            "description": "Bodies are deterministic CBOR with integer keys, objects are sealed bytes. \
+                Requests are signed by a device; there is nothing to log in to.",
+            "license": { "name": "MIT OR Apache-2.0" }
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "requestSignature": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": HEADER_SIGNATURE,
+                    "description": "HTTP message signature (RFC 9421) with Ed25519 over every request."
+                }
+            }
+        },
+        "x-candor-errors": errors
+    })
+}
+
+fn operation(endpoint: &Endpoint) -> Value {
+    let mut parameters: Vec<Value> = endpoint
+        .path
+        .split('/')
+        .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+        .map(path_parameter)
+        .collect();
+    parameters.extend(endpoint.query.iter().map(|name| {
+        json!({ "name": name, "in": "query", "required": false, "schema": { "type": "string" } })
+    }));
+    let is_signed = endpoint.caller != Caller::Anybody;
+    if is_signed {
+        parameters.extend(SIGNED_HEADERS.iter().map(|(name, what)| header(name, what)));
+        if matches!(endpoint.request, BodyKind::Cbor(_)) {
+            parameters.push(header(HEADER_DIGEST, "RFC 9530, SHA-256 of the body."));
+        }
+    }
+    let grants: Vec<&str> = endpoint
+        .grants
+        .iter()
+        .map(|service| service.name())
+        .collect();
+    let errands: Vec<&str> = endpoint
+        .errands
+        .iter()
+        .map(|purpose| purpose.name())
+        .collect();
+    let mut operation = json!({
+        "operationId": format!("{:?}", endpoint.id),
+        "summary": endpoint.summary,
+        "parameters": parameters,
+        "responses": {
+            success(endpoint): reply(endpoint),
+            "default": { "description": "Refused.", "content": content(BodyKind::Cbor("ErrorReply")) }
+        },
+        "security": if is_signed { json!([{ "requestSignature": [] }]) } else { json!([]) },
+        "x-candor-caller": format!("{:?}", endpoint.caller),
+        "x-candor-grants": grants,
+        "x-candor-errands": errands
+    });
+    if endpoint.request != BodyKind::Empty {
+        operation["requestBody"] =
+            json!({ "required": true, "content": content(endpoint.request) });
+    }
+    if endpoint.reply == BodyKind::Object {
+        operation["responses"]["206"] = json!({ "description": "The range that was asked for.", "content": content(BodyKind::Object) });
+    }
+    operation
+}
+
+fn success(endpoint: &Endpoint) -> &'static str {
+    if endpoint.reply == BodyKind::Empty {
+        "204"
+    } else {
+        "200"
+    }
+}
+
+fn reply(endpoint: &Endpoint) -> Value {
+    match endpoint.reply {
+        BodyKind::Empty => json!({ "description": "Done, and durable." }),
+        kind => json!({ "description": "Done.", "content": content(kind) }),
+    }
+}
+
+fn path_parameter(name: &str) -> Value {
+    let digits = if matches!(name, "object" | "root") {
+        64
+    } else {
+        32
+    };
+    json!({
+        "name": name,
+        "in": "path",
+        "required": true,
+        "schema": { "type": "string", "pattern": format!("^[0-9a-f]{{{digits}}}$") }
+    })
+}
+
+fn header(name: &str, what: &str) -> Value {
+    json!({ "name": name, "in": "header", "required": true, "description": what, "schema": { "type": "string" } })
+}
+
+fn content(kind: BodyKind) -> Value {
+    match kind {
+        BodyKind::Empty => json!({}),
+        BodyKind::Cbor(name) => json!({
+            MEDIA_CBOR: { "schema": reference(name), "x-candor-max-bytes": kind.max_bytes() }
+        }),
+        BodyKind::Object => json!({
+            MEDIA_OBJECT: { "schema": { "type": "string", "contentEncoding": "binary" }, "x-candor-max-bytes": kind.max_bytes() }
+        }),
+    }
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn schema(what: &str, fields: &[Field]) -> Value {
+    let properties: Map<String, Value> = fields
+        .iter()
+        .map(|(key, name, kind, _, note)| (key.to_string(), property(name, *kind, note)))
+        .collect();
+    let required: Vec<String> = fields
+        .iter()
+        .filter(|(_, _, _, optional, _)| !optional)
+        .map(|(key, ..)| key.to_string())
+        .collect();
+    json!({
+        "type": "object",
+        "description": what,
+        "x-cbor": "map with integer keys, ascending",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false
+    })
+}
+
+fn property(name: &str, kind: Kind, note: &str) -> Value {
+    let bytes = |length: u16| match length {
+        0 => json!({ "type": "string", "x-cbor": "byte string" }),
+        length => {
+            json!({ "type": "string", "x-cbor": "byte string", "minLength": length, "maxLength": length })
+        }
+    };
+    let mut property = match kind {
+        Kind::Number => json!({ "type": "integer" }),
+        Kind::Flag => json!({ "type": "boolean" }),
+        Kind::Bytes(length) => bytes(length),
+        Kind::Of(schema) => reference(schema),
+        Kind::ListOf(schema) => json!({ "type": "array", "items": reference(schema) }),
+        Kind::ListOfBytes(length) => json!({ "type": "array", "items": bytes(length) }),
+        Kind::ListOfFlags => json!({ "type": "array", "items": { "type": "boolean" } }),
+    };
+    property["title"] = json!(name);
+    property["description"] = json!(note);
+    property
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+
+    #[test]
+    fn the_kept_document_is_this_one() {
+        let kept: Value = serde_json::from_slice(&std::fs::read(KEPT).unwrap()).unwrap();
+        assert!(
+            kept == document(),
+            "docs/openapi.json is behind; write it with: \
+             cargo test -p candor-server write_the_kept_document -- --ignored"
+        );
+    }
+
+    #[test]
+    #[ignore = "writes docs/openapi.json"]
+    fn write_the_kept_document() {
+        let mut text = serde_json::to_string_pretty(&document()).unwrap();
+        text.push('\n');
+        std::fs::write(KEPT, text).unwrap();
+    }
+
+    #[test]
+    fn every_message_has_a_schema_and_no_schema_is_unused() {
+        let known: BTreeSet<&str> = SCHEMAS.iter().map(|(name, ..)| *name).collect();
+        let mut named: BTreeSet<&str> = BTreeSet::from(["ErrorReply"]);
+        for endpoint in ENDPOINTS {
+            named.extend(
+                [endpoint.request, endpoint.reply]
+                    .iter()
+                    .filter_map(|kind| match kind {
+                        BodyKind::Cbor(name) => Some(*name),
+                        _ => None,
+                    }),
+            );
+        }
+        for (_, _, fields) in SCHEMAS {
+            named.extend(fields.iter().filter_map(|(_, _, kind, ..)| match kind {
+                Kind::Of(name) | Kind::ListOf(name) => Some(*name),
+                _ => None,
+            }));
+        }
+        assert_eq!(known, named);
+    }
+
+    #[test]
+    fn errors_have_their_numbers_on_the_wire() {
+        for (code, number) in ERRORS {
+            assert_eq!(candor_wire::cbor::encode(&code), [number], "{code:?}");
+        }
+    }
+
+    /// Names of everything that a caller can hand in or get, and of every operation.
+    fn names(value: &Value, into: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    into.push(key.clone());
+                    if matches!(
+                        key.as_str(),
+                        "name" | "title" | "operationId" | "scheme" | "type"
+                    ) {
+                        into.extend(value.as_str().map(str::to_owned));
+                    }
+                    names(value, into);
+                }
+            }
+            Value::Array(list) => list.iter().for_each(|value| names(value, into)),
+            _ => {}
+        }
+    }
+
+    fn no_name_contains(forbidden: &[&str]) {
+        let mut all = Vec::new();
+        names(&document(), &mut all);
+        assert!(all.len() > 200, "the walk sees the document");
+        for name in all {
+            let lower = name.to_ascii_lowercase();
+            assert!(!forbidden.iter().any(|word| lower.contains(word)), "{name}");
+        }
+    }
+
+    /// Nothing at the server can be guessed offline: no endpoint takes or gives anything that is
+    /// made of a password.
+    #[test]
+    fn a24_no_endpoint_takes_a_password() {
+        no_name_contains(&[
+            "password",
+            "passphrase",
+            "pin",
+            "opaque",
+            "verifier",
+            "kdf",
+            "argon",
+            "salted",
+        ]);
+        let schemes = &document()["components"]["securitySchemes"];
+        assert_eq!(
+            schemes.as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["requestSignature"]
+        );
+    }
+
+    /// There is no login, so none can be asked a thousand times what it thinks of a wrapped key.
+    #[test]
+    fn a25_no_endpoint_is_a_login() {
+        no_name_contains(&[
+            "login",
+            "session",
+            "cookie",
+            "bearer",
+            "wrapped",
+            "challenge",
+            "oauth",
+            "unlock",
+        ]);
+        for endpoint in ENDPOINTS {
+            let is_public = endpoint.caller == Caller::Anybody;
+            assert!(
+                !is_public || (endpoint.request == BodyKind::Empty && endpoint.query.is_empty())
+            );
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What every request of one cell shares.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use candor_store::{ObjectKey, ObjectState, Objects, Records, Store};
+use candor_wire::api::CellDescription;
+use candor_wire::cbor;
+use candor_wire::cell::{
+    Acknowledgement, CELL_FORMAT_VERSION, CellKeyring, SignedAcknowledgement, authority,
+};
+use candor_wire::ids::{AccountId, Link, StatementId};
+use candor_wire::sign::{Ed25519Public, Ed25519Secret};
+use candor_wire::time::Millis;
+use tokio::sync::Semaphore;
+
+use crate::cell::CellOptions;
+use crate::clock::Clock;
+use crate::config::CellConfig;
+use crate::keys::CellKeyFiles;
+use crate::log::{Cause, Event, Field, Log};
+use crate::metrics::Metrics;
+use crate::views::Views;
+
+/// How many objects can be put in place or taken away at once. Many more than uploads at one time,
+/// so that two of them seldom wait for each other.
+const OBJECT_STRIPES: usize = 256;
+
+/// Requests at one time whose body is read before it is known who calls. Each holds up to 1 MiB.
+const STRANGERS_MAX: usize = 16;
+
+pub(crate) struct Shared {
+    pub(crate) config: CellConfig,
+    pub(crate) root: Ed25519Public,
+    pub(crate) keyring: CellKeyring,
+    /// The reply to whoever asks for the cell's keys; the same for everybody.
+    pub(crate) description: Bytes,
+    /// What requests to this cell are signed for, whatever host they were sent to.
+    pub(crate) authority: String,
+    pub(crate) records: Arc<dyn Records>,
+    pub(crate) objects: Arc<dyn Objects>,
+    pub(crate) views: Views,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) log: Log,
+    pub(crate) metrics: Metrics,
+    pub(crate) uploads: Arc<Semaphore>,
+    pub(crate) messages: Semaphore,
+    /// Apart from [`Self::messages`]: no stranger stands in the way of an account.
+    pub(crate) strangers: Semaphore,
+    pub(crate) keys: CellKeyFiles,
+    acknowledgement: Ed25519Secret,
+    stopping: AtomicBool,
+    object_stripes: Vec<tokio::sync::Mutex<()>>,
+    // Holds the lock on the directory for as long as anybody can write to it.
+    _store: Store,
+}
+
+/// Where a statement stands, for its acknowledgement.
+pub(crate) struct Place {
+    pub(crate) account: AccountId,
+    pub(crate) sequence: u64,
+    pub(crate) link: Link,
+    pub(crate) statement: StatementId,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        store: Store,
+        keys: CellKeyFiles,
+        keyring: CellKeyring,
+        description: &CellDescription,
+        config: CellConfig,
+        options: CellOptions,
+    ) -> Self {
+        let permits = |count: u32| Semaphore::new(usize::try_from(count).unwrap_or(1));
+        Self {
+            root: keys.root.secret().public(),
+            description: cbor::encode(description).into(),
+            authority: authority(&keyring.cell()),
+            keyring,
+            records: store.records(),
+            objects: store.objects(),
+            views: Views::new(),
+            clock: options.clock,
+            log: options.log,
+            metrics: Metrics::new(),
+            uploads: Arc::new(permits(config.limits.uploads_max)),
+            messages: permits(config.limits.messages_max),
+            strangers: Semaphore::new(STRANGERS_MAX),
+            acknowledgement: keys.acknowledgement.secret(),
+            keys,
+            stopping: AtomicBool::new(false),
+            object_stripes: (0..OBJECT_STRIPES)
+                .map(|_| tokio::sync::Mutex::new(()))
+                .collect(),
+            config,
+            _store: store,
+        }
+    }
+
+    /// Signs an acknowledgement. It may leave the cell only once the statement is durable.
+    pub(crate) fn acknowledge(&self, place: &Place, time: Millis) -> SignedAcknowledgement {
+        let acknowledgement = Acknowledgement {
+            version: CELL_FORMAT_VERSION,
+            cell: self.keyring.cell(),
+            serial: self.keyring.current().serial,
+            account: place.account,
+            sequence: place.sequence,
+            link: place.link,
+            statement: place.statement,
+            time,
+        };
+        SignedAcknowledgement::sign(&acknowledgement, &self.acknowledgement)
+    }
+
+    /// Whoever puts an object in place, or takes it away, holds this.
+    pub(crate) async fn hold_object(&self, key: &ObjectKey) -> tokio::sync::MutexGuard<'_, ()> {
+        self.object_stripes[usize::from(key.object.as_bytes()[0]) % OBJECT_STRIPES]
+            .lock()
+            .await
+    }
+
+    /// Removes an object that the records let go, and tells whether it is gone. Any other object is
+    /// left alone: since it was let go it may have been sent again.
+    pub(crate) async fn take_away(&self, key: ObjectKey) -> bool {
+        let _held = self.hold_object(&key).await;
+        let entry = self.records.object(key).await;
+        let let_go = matches!(entry, Ok(Some(entry)) if entry.state == ObjectState::Releasing);
+        let_go
+            && self.objects.delete(key).await.is_ok()
+            && self.records.finish_release(vec![key]).await.is_ok()
+    }
+
+    /// Writes down a failure that is not the caller's doing.
+    pub(crate) fn fault(&self, cause: Cause) {
+        self.metrics.faults.fetch_add(1, Ordering::Relaxed);
+        self.log
+            .line(self.clock.now(), Event::Fault, &[(Field::Cause, &cause)]);
+    }
+
+    /// From now on the cell says that it is not ready.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}

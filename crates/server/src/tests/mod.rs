@@ -1,0 +1,8 @@
+//! The cell as its callers meet it: a real router over a real store, requests signed like a device's.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod accounts;
+mod listening;
+mod objects;
+mod requests;
+mod world;

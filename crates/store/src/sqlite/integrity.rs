@@ -1,0 +1,72 @@
+//! Whether the database fits together.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::fault::engine_fault;
+use crate::records::RecordsError;
+
+/// What must hold between tables, as a question that finds a row only if it does not.
+const RULES: &[(&str, &str)] = &[
+    (
+        "the bytes of an account are not the sum of its objects",
+        "SELECT 1 FROM accounts a
+         WHERE a.stored_bytes <> (SELECT coalesce(sum(o.size), 0) FROM objects o
+             WHERE o.account = a.account AND o.state = 2)
+           OR a.reserved_bytes <> (SELECT coalesce(sum(o.size), 0) FROM objects o
+             WHERE o.account = a.account AND o.state <> 2)
+         LIMIT 1",
+    ),
+    (
+        "a chain does not end where its account says",
+        "SELECT 1 FROM accounts a
+         WHERE NOT EXISTS (SELECT 1 FROM chain c WHERE c.account = a.account
+             AND c.sequence = a.tip_sequence AND c.link = a.tip_link)
+           OR EXISTS (SELECT 1 FROM chain c WHERE c.account = a.account
+             AND c.sequence > a.tip_sequence)
+         LIMIT 1",
+    ),
+    (
+        "a chain has a gap",
+        "SELECT 1 FROM chain GROUP BY account
+         HAVING max(sequence) - min(sequence) + 1 <> count(*) LIMIT 1",
+    ),
+];
+
+pub(crate) fn check(connection: &Connection) -> Result<(), RecordsError> {
+    let fault = |source| engine_fault("check itself", source);
+    // One view for all questions, whatever is written meanwhile.
+    let view = connection.unchecked_transaction().map_err(fault)?;
+    let verdict: String = view
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(fault)?;
+    if verdict != "ok" {
+        return Err(RecordsError::Damaged {
+            detail: verdict,
+            source: None,
+        });
+    }
+    let dangling = view
+        .query_row("PRAGMA foreign_key_check", [], |_| Ok(()))
+        .optional();
+    if dangling.map_err(fault)?.is_some() {
+        return Err(damaged("a row refers to one that is not there"));
+    }
+    for (broken, question) in RULES {
+        if view
+            .query_row(question, [], |_| Ok(()))
+            .optional()
+            .map_err(fault)?
+            .is_some()
+        {
+            return Err(damaged(broken));
+        }
+    }
+    Ok(())
+}
+
+fn damaged(detail: &str) -> RecordsError {
+    RecordsError::Damaged {
+        detail: String::from(detail),
+        source: None,
+    }
+}

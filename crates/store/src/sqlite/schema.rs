@@ -1,0 +1,130 @@
+//! The schema, and how a database comes to have it.
+//!
+//! A migration that was released is never changed; a new one is added. Every column says in a
+//! comment what it holds, after a mark: `E` for what the software enforces (others cannot read or
+//! change it unnoticed), `P` for what is policy (the operator can see it). [`crate::data_map`] says
+//! the same in Rust, and a test compares the two with a real database.
+//!
+//! Columns are BIGINT, TEXT or BLOB (BYTEA with PostgreSQL). `WITHOUT ROWID` only changes how SQLite
+//! lays small rows out on disk.
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::fault::engine_fault;
+use crate::records::RecordsError;
+
+/// The migrations, the first one making version 1. Each runs in one transaction.
+pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1];
+
+const VERSION_1: &str = "
+CREATE TABLE cell_values (
+  name TEXT NOT NULL PRIMARY KEY, -- P: name of a fact about the cell itself
+  value BLOB NOT NULL -- P: the fact
+);
+CREATE TABLE invitations (
+  secret_hash BLOB NOT NULL PRIMARY KEY, -- E: BLAKE3 hash of the secret in the invitation
+  made_at BIGINT NOT NULL, -- P: when it was made, milliseconds
+  expires_at BIGINT NOT NULL, -- P: when it ends, milliseconds
+  quota_bytes BIGINT NOT NULL, -- P: quota of the account it opens
+  opened_account BLOB, -- P: the account it opened
+  opened_link BLOB -- E: the first link of that account's chain
+);
+CREATE TABLE accounts (
+  account BLOB NOT NULL PRIMARY KEY, -- P: random id of the account
+  root_key_hash BLOB NOT NULL UNIQUE, -- E: hash of the root public key
+  state BIGINT NOT NULL, -- P: 1 active, 2 frozen
+  quota_bytes BIGINT NOT NULL, -- P: bytes it may store
+  stored_bytes BIGINT NOT NULL, -- P: bytes of its stored objects
+  reserved_bytes BIGINT NOT NULL, -- P: bytes promised to uploads
+  opened_at BIGINT NOT NULL, -- P: when it was opened, milliseconds
+  tip_sequence BIGINT NOT NULL, -- E: sequence of the last row of its chain
+  tip_link BLOB NOT NULL -- E: link of the last row of its chain
+) WITHOUT ROWID;
+CREATE TABLE chain (
+  account BLOB NOT NULL REFERENCES accounts (account), -- P: whose chain
+  sequence BIGINT NOT NULL, -- E: place in the chain, bound by the link
+  kind BIGINT NOT NULL, -- E: kind of the statement, bound by the link
+  link BLOB NOT NULL, -- E: hash over the chain up to here
+  commitment BLOB NOT NULL, -- E: commitment to the statement
+  record BLOB, -- E: the signed statement and its salt
+  acknowledgement BLOB NOT NULL, -- E: the cell's signed acknowledgement
+  PRIMARY KEY (account, sequence)
+);
+CREATE TABLE heads (
+  account BLOB NOT NULL REFERENCES accounts (account), -- P: whose vault
+  vault BLOB NOT NULL, -- P: random id of the vault
+  counter BIGINT NOT NULL, -- E: how often the head moved, signed by a device
+  hash BLOB NOT NULL, -- E: hash of the signed head
+  head BLOB NOT NULL, -- E: the signed head
+  moved_at BIGINT NOT NULL, -- P: when it moved, milliseconds
+  PRIMARY KEY (account, vault)
+);
+CREATE TABLE objects (
+  account BLOB NOT NULL REFERENCES accounts (account), -- P: whose object
+  vault BLOB NOT NULL, -- P: random id of the vault
+  object BLOB NOT NULL, -- E: hash of the sealed bytes
+  size BIGINT NOT NULL, -- P: size in bytes, padding included
+  state BIGINT NOT NULL, -- P: 1 reserved, 2 stored, 3 releasing
+  since BIGINT NOT NULL, -- P: when it came into that state, milliseconds
+  PRIMARY KEY (account, vault, object)
+) WITHOUT ROWID;
+CREATE INDEX objects_unsettled ON objects (since) WHERE state <> 2;
+CREATE TABLE nonces (
+  device BLOB NOT NULL, -- P: which device signed a request
+  nonce BLOB NOT NULL, -- P: the request's random nonce
+  seen_at BIGINT NOT NULL, -- P: when it was made, milliseconds, kept for ten minutes
+  PRIMARY KEY (device, nonce)
+) WITHOUT ROWID;
+CREATE INDEX nonces_by_time ON nonces (seen_at);
+";
+
+pub(crate) const VERSIONS_TABLE: &str = "
+CREATE TABLE IF NOT EXISTS schema_migrations (
+  version BIGINT NOT NULL PRIMARY KEY -- P: a version that the schema has gone through
+);
+";
+
+/// The newest version of the schema that this program knows.
+pub(crate) const fn known_version() -> i64 {
+    MIGRATIONS.len() as i64
+}
+
+/// The version that a database has; 0 for an empty one.
+pub(crate) fn version(connection: &Connection) -> Result<i64, RecordsError> {
+    let newest = connection
+        .query_row("SELECT max(version) FROM schema_migrations", [], |row| {
+            row.get(0)
+        })
+        .optional()
+        .map_err(|source| engine_fault("read its schema version", source))?;
+    Ok(newest.flatten().unwrap_or(0))
+}
+
+/// Brings a database up to date. A crash in the middle leaves it at a whole version.
+pub(crate) fn migrate(connection: &mut Connection) -> Result<(), RecordsError> {
+    const ACTION: &str = "bring its schema up to date";
+    let fault = |source| engine_fault(ACTION, source);
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(fault)?;
+    transaction.execute_batch(VERSIONS_TABLE).map_err(fault)?;
+    let found = version(&transaction)?;
+    if found > known_version() {
+        return Err(RecordsError::NewerSchema {
+            found,
+            known: known_version(),
+        });
+    }
+    for (number, migration) in (1_i64..).zip(MIGRATIONS) {
+        if number > found {
+            transaction.execute_batch(migration).map_err(fault)?;
+            transaction
+                .execute(
+                    "INSERT INTO schema_migrations (version) VALUES (?1)",
+                    [number],
+                )
+                .map_err(fault)?;
+        }
+    }
+    transaction.commit().map_err(fault)
+}

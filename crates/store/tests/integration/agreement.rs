@@ -1,0 +1,293 @@
+//! Two engines that are asked the same give the same answers: random sequences of operations over
+//! few names, so that they meet each other often.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use candor_store::memory::MemoryRecords;
+use candor_store::records::{RESERVATION_MAX_MS, RootKeyHash};
+use candor_store::{
+    AccountOpening, AccountState, ChainAppend, ChainRow, ChainTip, Head, HeadMark, HeadSwap,
+    Invitation, NonceUse, ObjectKey, Pending, Records, RecordsError, Reservation, SecretHash,
+    SqliteRecords,
+};
+use candor_wire::ids::{Link, RequestNonce};
+use candor_wire::{AccountId, DeviceId, Millis, ObjectId, StatementId, VaultId};
+
+/// Operations of one sequence.
+const STEPS: u64 = 600;
+
+/// Sequences. The seed of each is its number, so that one that fails can be run again.
+const SEEDS: u64 = 4;
+
+/// What the sequences must have come across together, or they prove little.
+const SEEN: &[&str] = &[
+    "Opened",
+    "InvitationUsed",
+    "InvitationExpired",
+    "RootKeyTaken",
+    "Appended",
+    "Conflict",
+    "Swapped",
+    "AlreadyThere",
+    "NotNewer",
+    "Reserved",
+    "AlreadyStored",
+    "OverQuota",
+    "Releasing",
+    "Confirmed",
+    "NotReserved",
+    "true",
+    "ObjectKey",
+    "is frozen",
+    "is not here",
+    "another size",
+    "made before",
+    "no rows",
+];
+
+/// Numbers that follow from a seed.
+struct Choices {
+    seed: u64,
+    drawn: u64,
+}
+
+impl Choices {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.drawn += 1;
+        let hash = blake3::hash(&[self.seed.to_le_bytes(), self.drawn.to_le_bytes()].concat());
+        u64::from_le_bytes(*hash.as_bytes().first_chunk().unwrap()) % bound
+    }
+
+    fn byte(&mut self, bound: u64) -> u8 {
+        u8::try_from(self.below(bound)).unwrap()
+    }
+
+    fn account(&mut self) -> AccountId {
+        AccountId::from_bytes([self.byte(3); 16])
+    }
+
+    fn vault(&mut self) -> VaultId {
+        VaultId::from_bytes([self.byte(2); 16])
+    }
+
+    fn object(&mut self) -> ObjectId {
+        ObjectId::from_bytes([self.byte(6); 32])
+    }
+
+    fn key(&mut self) -> ObjectKey {
+        ObjectKey {
+            account: self.account(),
+            vault: self.vault(),
+            object: self.object(),
+        }
+    }
+
+    fn now(&mut self, step: u64) -> Millis {
+        // Often enough, a reservation is old by the next step.
+        let leap = i64::try_from(self.below(3) * step).unwrap();
+        Millis(leap * RESERVATION_MAX_MS / 20)
+    }
+
+    fn nonce(&mut self, now: Millis) -> Option<NonceUse> {
+        (self.below(3) > 0).then(|| NonceUse {
+            device: DeviceId::from_bytes([self.byte(2); 16]),
+            nonce: RequestNonce::from_bytes([self.byte(250); 16]),
+            seen_at: now,
+        })
+    }
+
+    fn row(&mut self, sequence: u64) -> ChainRow {
+        ChainRow {
+            sequence,
+            kind: 7,
+            link: Link::from_bytes([self.byte(3); 32]),
+            commitment: StatementId::from_bytes([self.byte(255); 32]),
+            record: Bytes::from(vec![1; usize::from(self.byte(50))]),
+            acknowledgement: Bytes::new(),
+        }
+    }
+
+    fn mark(&mut self) -> HeadMark {
+        HeadMark {
+            counter: self.below(4),
+            hash: [self.byte(2); 32],
+        }
+    }
+}
+
+type Answer = String;
+
+fn told<T: Debug>(answer: Result<T, RecordsError>) -> Answer {
+    match answer {
+        Ok(value) => format!("{value:?}"),
+        Err(error) => format!("refused: {error}"),
+    }
+}
+
+async fn of<T: Debug>(pending: Pending<'_, Result<T, RecordsError>>) -> Answer {
+    told(pending.await)
+}
+
+async fn change(records: &dyn Records, step: u64, choices: &mut Choices) -> Answer {
+    let now = choices.now(step);
+    let nonce = choices.nonce(now);
+    match choices.below(12) {
+        0 => {
+            let secret = SecretHash([choices.byte(4); 32]);
+            let expires_at = Millis(choices.below(2) as i64 * i64::MAX);
+            let quota_bytes = choices.below(400);
+            let invitation = Invitation {
+                secret,
+                made_at: now,
+                expires_at,
+                quota_bytes,
+            };
+            of(records.create_invitation(invitation)).await
+        }
+        1 => {
+            let secret = SecretHash([choices.byte(4); 32]);
+            let root_key = RootKeyHash([choices.byte(3); 32]);
+            let genesis = (0..choices.below(3))
+                .map(|sequence| choices.row(sequence))
+                .collect();
+            let account = choices.account();
+            let opening = AccountOpening {
+                secret,
+                account,
+                root_key,
+                genesis,
+                now,
+            };
+            of(records.open_account(opening)).await
+        }
+        2 => {
+            let account = choices.account();
+            let tip = records.chain_tip(account).await.unwrap();
+            let stale = ChainTip {
+                sequence: choices.below(5),
+                link: choices.row(0).link,
+            };
+            let expected = tip.filter(|_| choices.below(4) > 0).unwrap_or(stale);
+            let first = expected.sequence + 1;
+            let rows = (0..choices.below(4))
+                .map(|more| choices.row(first + more))
+                .collect();
+            of(records.append(
+                nonce,
+                ChainAppend {
+                    account,
+                    expected,
+                    rows,
+                },
+            ))
+            .await
+        }
+        3 => {
+            let (account, vault) = (choices.account(), choices.vault());
+            let expected = (choices.below(3) > 0).then(|| choices.mark());
+            let mark = choices.mark();
+            let new = Head {
+                mark,
+                bytes: Bytes::from_static(b"head"),
+                moved_at: now,
+            };
+            of(records.swap_head(
+                nonce,
+                HeadSwap {
+                    account,
+                    vault,
+                    expected,
+                    new,
+                },
+            ))
+            .await
+        }
+        4..=6 => {
+            let key = choices.key();
+            let size = u64::from(key.object.as_bytes()[0]) * 30 + choices.below(20) / 19;
+            of(records.reserve(nonce, Reservation { key, size, now })).await
+        }
+        7 => of(records.confirm(choices.key(), now)).await,
+        8 => of(records.release(choices.key(), now)).await,
+        9 => {
+            let limit = usize::from(choices.byte(4));
+            let keys = records.releasing(now, limit).await;
+            let answer = told(keys.clone());
+            match keys {
+                Ok(keys) if choices.below(2) == 0 => {
+                    answer + &of(records.finish_release(keys)).await
+                }
+                _ => answer,
+            }
+        }
+        10 => {
+            let account = choices.account();
+            match choices.below(6) {
+                0 => of(records.set_account_state(account, AccountState::Frozen)).await,
+                1 => of(records.set_quota(account, choices.below(600))).await,
+                _ => of(records.set_account_state(account, AccountState::Active)).await,
+            }
+        }
+        _ => {
+            let limit = usize::from(choices.byte(9));
+            of(records.sweep_nonces(now, limit)).await
+        }
+    }
+}
+
+async fn look(records: &dyn Records, choices: &mut Choices) -> Answer {
+    let (account, vault) = (choices.account(), choices.vault());
+    let limit = usize::from(choices.byte(5));
+    let after = choices.below(5).checked_sub(1);
+    let some_object = choices.object();
+    let objects = (0..7)
+        .map(|number| ObjectId::from_bytes([number; 32]))
+        .collect();
+    [
+        of(records.account(account)).await,
+        of(records.account_by_root_key(RootKeyHash([choices.byte(3); 32]))).await,
+        of(records.chain_tip(account)).await,
+        of(records.read_chain(account, after, limit)).await,
+        of(records.head(account, vault)).await,
+        of(records.has_objects(account, vault, objects)).await,
+        of(records.list_objects(account, vault, after.map(|_| some_object), limit)).await,
+        of(records.object(ObjectKey {
+            account,
+            vault,
+            object: some_object,
+        }))
+        .await,
+    ]
+    .join("\n")
+}
+
+#[tokio::test]
+async fn engines_agree() {
+    let mut seen = Answer::new();
+    for seed in 1..=SEEDS {
+        let place = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Records> =
+            Arc::new(SqliteRecords::open(&place.path().join("records")).unwrap());
+        let memory: Arc<dyn Records> = Arc::new(MemoryRecords::default());
+        for step in 0..STEPS {
+            let mut answers = Vec::new();
+            for records in [&*disk, &*memory] {
+                // Both engines see the same choices.
+                let mut choices = Choices {
+                    seed,
+                    drawn: step * 1000,
+                };
+                let done = change(records, step, &mut choices).await;
+                answers.push((done, look(records, &mut choices).await));
+            }
+            assert_eq!(answers[0], answers[1], "seed {seed}, step {step}");
+            seen += &answers[0].0;
+        }
+        disk.check().await.unwrap();
+    }
+    for outcome in SEEN {
+        assert!(seen.contains(outcome), "no sequence came across: {outcome}");
+    }
+}

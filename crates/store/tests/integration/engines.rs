@@ -1,0 +1,51 @@
+//! Every engine goes through the suite of its port.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use candor_store::conformance::{check_objects, check_records};
+use candor_store::memory::{MemoryObjects, MemoryRecords};
+use candor_store::{DiskObjects, SqliteRecords};
+
+/// Gives a new path below one directory each time.
+struct Places {
+    directory: tempfile::TempDir,
+    given: AtomicUsize,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            given: AtomicUsize::new(0),
+        }
+    }
+
+    fn next(&self) -> PathBuf {
+        let number = self.given.fetch_add(1, Ordering::Relaxed);
+        self.directory.path().join(number.to_string())
+    }
+}
+
+#[tokio::test]
+async fn objects_in_memory() {
+    check_objects(|| Arc::new(MemoryObjects::default())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn objects_on_disk() {
+    let places = Places::new();
+    check_objects(|| Arc::new(DiskObjects::open(&places.next()).unwrap())).await;
+}
+
+#[tokio::test]
+async fn records_in_memory() {
+    check_records(|| Arc::new(MemoryRecords::default())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn records_in_sqlite() {
+    let places = Places::new();
+    check_records(|| Arc::new(SqliteRecords::open(&places.next()).unwrap())).await;
+}

@@ -1,0 +1,363 @@
+//! One vault, opened: keys, local index and the manifest that the head names.
+//!
+//! A change has three steps. *Stage*: index objects for the run's packs and a new manifest are
+//! sealed and stored; nothing that exists is changed. *Commit*: the caller moves the signed head to
+//! the staged manifest by compare-and-swap. *Accept*: the local index takes the change over, as
+//! opening the vault would. A crash between any two loses nothing: packs that were acknowledged
+//! are staged again by the next run.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use candor_wire::{ObjectId, cbor};
+
+use crate::entropy::{Entropy, EntropyError};
+use crate::index::{Index, IndexError};
+use crate::index_object::{INDEX_HEAD_BYTES, IndexBody, PackEntry};
+use crate::keys::VaultKeys;
+use crate::manifest::{IndexReference, MANIFEST_VERSION, Manifest, ManifestError, SnapshotEntry};
+use crate::merge::{Origin, Planned, plan};
+use crate::ports::{ObjectSink, ObjectSource, SinkError};
+use crate::reader::{ReadError, Reader, fetch_body};
+use crate::seal::{ObjectType, Sealer};
+use crate::writer::{WriteError, Writer, Written};
+
+/// Why the vault could not be opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// The local index failed. When it is damaged, delete it ([`Index::delete`]) and open again.
+    #[error("the local index failed")]
+    Index(#[source] IndexError),
+    /// The manifest that would be stored is not acceptable.
+    #[error("the manifest is not acceptable")]
+    Manifest(#[source] ManifestError),
+    /// An object of the vault could not be read.
+    #[error("an object of the vault could not be read")]
+    Read(#[source] ReadError),
+    /// The pipeline could not be started.
+    #[error("nothing could be written")]
+    Write(#[source] WriteError),
+    /// The cell did not take an object.
+    #[error("an object could not be stored")]
+    Sink(#[source] SinkError),
+    /// The operating system gave no random bytes.
+    #[error("an object could not be sealed")]
+    Entropy(#[source] EntropyError),
+    /// An index object or the manifest does not fit one object.
+    #[error("a list of the vault does not fit one object")]
+    TooLong,
+    /// The snapshot's root is not on the cell: the run was not finished.
+    #[error("the snapshot's root is not stored")]
+    RootMissing,
+    /// Another device removed content while this run relied on it. Run again.
+    #[error("content that the run relied on was removed by another device")]
+    Outdated,
+}
+
+/// A change that was stored, and that the head must name next.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    object: ObjectId,
+    manifest: Manifest,
+    snapshot: SnapshotEntry,
+    new_indexes: Vec<(IndexReference, Vec<i64>)>,
+}
+
+impl Staged {
+    /// The object that holds the new manifest.
+    pub fn manifest(&self) -> ObjectId {
+        self.object
+    }
+
+    /// The new manifest's counter: one more than before.
+    pub fn counter(&self) -> u64 {
+        self.manifest.counter
+    }
+
+    /// The epoch under which it was sealed.
+    pub fn epoch(&self) -> u32 {
+        self.manifest.epoch
+    }
+
+    /// The manifest that the head must name now, for the move to succeed.
+    pub fn previous(&self) -> Option<ObjectId> {
+        self.manifest.previous
+    }
+
+    /// The snapshot that it adds.
+    pub fn snapshot(&self) -> &SnapshotEntry {
+        &self.snapshot
+    }
+}
+
+/// One vault, opened. One process at a time may have its index open for writing.
+pub struct Repository {
+    sealer: Arc<Sealer>,
+    index: Arc<Index>,
+    manifest: Manifest,
+    head: Option<ObjectId>,
+}
+
+impl Repository {
+    /// Opens the vault. `head` is the manifest that the verified, signed head names; `None` is a
+    /// vault without one. The local index is made where there is none, and brought up to date with
+    /// the manifest; with an empty one this is the rebuild from the cell with the keys alone.
+    pub fn open(
+        keys: Arc<VaultKeys>,
+        entropy: Arc<dyn Entropy>,
+        head: Option<ObjectId>,
+        index_path: &Path,
+        source: &dyn ObjectSource,
+    ) -> Result<Self, RepositoryError> {
+        let index = Index::open(index_path, keys.account(), keys.vault(), entropy.as_ref())
+            .map_err(RepositoryError::Index)?;
+        let manifest = Manifest::empty(keys.account(), keys.vault(), keys.current_epoch());
+        let sealer = Arc::new(Sealer::new(keys, entropy).map_err(RepositoryError::Entropy)?);
+        let mut repository = Self {
+            sealer,
+            index: Arc::new(index),
+            manifest,
+            head: None,
+        };
+        repository
+            .index
+            .settle_pending(source)
+            .map_err(RepositoryError::Index)?;
+        match head {
+            Some(head) => repository.follow(head, source)?,
+            None => repository.sync(&repository.manifest, source)?,
+        }
+        Ok(repository)
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &VaultKeys {
+        self.sealer.keys()
+    }
+
+    /// The local index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Where random bytes come from.
+    pub fn entropy(&self) -> &dyn Entropy {
+        self.sealer.entropy().as_ref()
+    }
+
+    /// The manifest that the head names; an empty one with counter 0 when there is none.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The object that holds the manifest, if there is one.
+    pub fn head(&self) -> Option<ObjectId> {
+        self.head
+    }
+
+    /// Starts a run that stores chunks.
+    pub fn writer(&self, sink: Arc<dyn ObjectSink>) -> Result<Writer, RepositoryError> {
+        Writer::start(self.index.clone(), self.sealer.clone(), sink).map_err(RepositoryError::Write)
+    }
+
+    /// A reader of chunks.
+    pub fn reader<'a>(&'a self, source: &'a dyn ObjectSource) -> Reader<'a> {
+        Reader::new(self.keys(), &self.index, source)
+    }
+
+    /// Stores what is needed for the head to move to a manifest with this snapshot: index objects
+    /// for all packs that no manifest lists yet, and the manifest. `written` shows that the run
+    /// was finished. Nothing changes locally until [`Repository::accept`].
+    pub fn stage_snapshot(
+        &self,
+        snapshot: SnapshotEntry,
+        _written: &Written,
+        sink: &dyn ObjectSink,
+    ) -> Result<Staged, RepositoryError> {
+        if !self
+            .index
+            .contains(&snapshot.root)
+            .map_err(RepositoryError::Index)?
+        {
+            return Err(RepositoryError::RootMissing);
+        }
+        let fresh = self.index.unlisted().map_err(RepositoryError::Index)?;
+        let planned = plan(&self.manifest.indexes, fresh);
+        let mut manifest = Manifest {
+            version: MANIFEST_VERSION,
+            counter: self.manifest.counter + 1,
+            previous: self.head,
+            epoch: self.keys().current_epoch(),
+            snapshots: self.manifest.snapshots.clone(),
+            indexes: Vec::with_capacity(planned.len()),
+            ..self.manifest
+        };
+        manifest.snapshots.push(snapshot.clone());
+        // Checked before anything is sent; the index objects are only counted so far.
+        manifest
+            .check(self.keys().account(), self.keys().vault())
+            .map_err(RepositoryError::Manifest)?;
+        let mut new_indexes = Vec::new();
+        for planned in planned {
+            match planned.origins.as_slice() {
+                [Origin::Listed(reference)] => manifest.indexes.push(*reference),
+                _ => {
+                    let (reference, packs) = self.store_index(&planned, sink)?;
+                    manifest.indexes.push(reference);
+                    new_indexes.push((reference, packs));
+                }
+            }
+        }
+        manifest
+            .check(self.keys().account(), self.keys().vault())
+            .map_err(RepositoryError::Manifest)?;
+        let object = self.store(ObjectType::Manifest, &cbor::encode(&manifest), sink)?;
+        Ok(Staged {
+            object,
+            manifest,
+            snapshot,
+            new_indexes,
+        })
+    }
+
+    /// The head moved to what was staged: from now on it is the vault's state.
+    pub fn accept(&mut self, staged: Staged) -> Result<(), RepositoryError> {
+        self.index
+            .accept(&staged.new_indexes, &staged.manifest.indexes)
+            .map_err(RepositoryError::Index)?;
+        self.manifest = staged.manifest;
+        self.head = Some(staged.object);
+        Ok(())
+    }
+
+    /// The head was moved by another device first: takes its manifest over, and stages the snapshot
+    /// again on top of it. The packs of the run are used as they are.
+    pub fn rebase(
+        &mut self,
+        staged: Staged,
+        head: ObjectId,
+        source: &dyn ObjectSource,
+        sink: &dyn ObjectSink,
+    ) -> Result<Staged, RepositoryError> {
+        let before = self.index.lineage().map_err(RepositoryError::Index)?;
+        self.follow(head, source)?;
+        if self.index.lineage().map_err(RepositoryError::Index)? != before {
+            return Err(RepositoryError::Outdated);
+        }
+        self.stage_snapshot(staged.snapshot, &Written::default(), sink)
+    }
+
+    /// Makes the manifest in this object the vault's state.
+    fn follow(&mut self, head: ObjectId, source: &dyn ObjectSource) -> Result<(), RepositoryError> {
+        let keys = self.keys();
+        let body =
+            fetch_body(keys, source, head, ObjectType::Manifest).map_err(RepositoryError::Read)?;
+        let manifest = Manifest::decode(&body, keys.account(), keys.vault()).map_err(|source| {
+            RepositoryError::Read(ReadError::Manifest {
+                object: head,
+                source,
+            })
+        })?;
+        self.sync(&manifest, source)?;
+        self.manifest = manifest;
+        self.head = Some(head);
+        Ok(())
+    }
+
+    /// Brings the local index up to date with a manifest: first what is new, then what is gone, so
+    /// that packs which only moved between index objects are never forgotten.
+    fn sync(&self, manifest: &Manifest, source: &dyn ObjectSource) -> Result<(), RepositoryError> {
+        let known: HashSet<ObjectId> = self
+            .index
+            .index_objects()
+            .map_err(RepositoryError::Index)?
+            .into_iter()
+            .collect();
+        for reference in manifest
+            .indexes
+            .iter()
+            .filter(|index| !known.contains(&index.object))
+        {
+            let object = reference.object;
+            let malformed = || RepositoryError::Read(ReadError::IndexObject { object });
+            let body = fetch_body(self.keys(), source, object, ObjectType::Index)
+                .map_err(RepositoryError::Read)?;
+            if body.len() as u64 != reference.body_bytes {
+                return Err(malformed());
+            }
+            self.index
+                .add_index_object(reference, &body)
+                .map_err(RepositoryError::Index)?
+                .map_err(|_| malformed())?;
+        }
+        let live: HashSet<ObjectId> = manifest.indexes.iter().map(|index| index.object).collect();
+        let gone: Vec<ObjectId> = known.difference(&live).copied().collect();
+        self.index
+            .forget_index_objects(&gone, self.entropy())
+            .map_err(RepositoryError::Index)
+    }
+
+    /// Makes, seals and stores one index object.
+    fn store_index(
+        &self,
+        planned: &Planned,
+        sink: &dyn ObjectSink,
+    ) -> Result<(IndexReference, Vec<i64>), RepositoryError> {
+        let mut packs = Vec::new();
+        for origin in &planned.origins {
+            match origin {
+                Origin::Fresh(fresh) => packs.extend(fresh.iter().map(|&(number, _)| number)),
+                Origin::Listed(reference) => {
+                    let listed = self
+                        .index
+                        .listed_by(&reference.object)
+                        .map_err(RepositoryError::Index)?;
+                    packs.extend(listed.iter().map(|&(number, _)| number));
+                }
+            }
+        }
+        let mut body = IndexBody::new();
+        for &number in &packs {
+            let pack = self
+                .index
+                .contents(number)
+                .map_err(RepositoryError::Index)?;
+            let entry = PackEntry {
+                object: pack.object,
+                stored_bytes: pack.stored_bytes,
+                table: &pack.table,
+            };
+            if !body.push(&entry) {
+                return Err(RepositoryError::TooLong);
+            }
+        }
+        let body = body.finish();
+        debug_assert!(body.len() >= INDEX_HEAD_BYTES);
+        let object = self.store(ObjectType::Index, &body, sink)?;
+        Ok((
+            IndexReference {
+                object,
+                body_bytes: body.len() as u64,
+            },
+            packs,
+        ))
+    }
+
+    fn store(
+        &self,
+        object_type: ObjectType,
+        body: &[u8],
+        sink: &dyn ObjectSink,
+    ) -> Result<ObjectId, RepositoryError> {
+        let sealed = self
+            .sealer
+            .seal_body(object_type, body)
+            .map_err(RepositoryError::Entropy)?;
+        let (object, bytes) = sealed.ok_or(RepositoryError::TooLong)?;
+        sink.put(object, Bytes::from(bytes))
+            .map_err(RepositoryError::Sink)?;
+        Ok(object)
+    }
+}

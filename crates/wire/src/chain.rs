@@ -1,0 +1,599 @@
+//! An account's chain: its statements in order, and the view that follows from them.
+//!
+//! The view is a fold: each record is checked completely against the view so far and then applied,
+//! or refused with nothing changed. Devices and cells run the same fold, so a cell cannot make a
+//! device believe what the chain does not say:
+//!
+//! 1. Entry 0 is the genesis and is signed by the root key that it names.
+//! 2. A device is added by the root or by a full device that is in the view.
+//! 3. An epoch is signed by a full device; its recipients are the recovery key and devices of the
+//!    view, nobody else; numbers have no gaps.
+//! 4. A consent is signed by the very device that it is for. A withdrawal by a full device ends the
+//!    matching grants of all devices; one by a write-only device ends its own.
+//! 5. An erased consent statement leaves a stub. A stub gives nothing. The stub of a withdrawal ends
+//!    *every* earlier grant: whoever hides what was withdrawn must not bring it back to life.
+
+use std::collections::BTreeMap;
+
+use crate::cbor::{self, CodecError};
+use crate::cell::{CellError, CellKeyring, SignedAcknowledgement};
+use crate::consent_record::{ConsentRecord, RecordFault, Withdrawal};
+use crate::epoch::EpochRecord;
+use crate::ids::{AccountId, CellId, DeviceId, Link, StatementId, VaultId};
+use crate::limits::DEVICES_MAX;
+use crate::sign::PublicKey;
+use crate::statement::{
+    Body, DeviceAdded, Genesis, Kind, Parsed, Role, Statement, genesis_link, link,
+};
+use crate::time::Millis;
+
+/// The version of chain records that this build writes and the lowest that it accepts.
+pub const RECORD_VERSION: u8 = 1;
+
+/// Most entries in one chain: consents and devices of a lifetime, and a bound for whoever folds it.
+pub const CHAIN_MAX_ENTRIES: u64 = 65_536;
+
+/// Most vaults of one account.
+pub const VAULTS_MAX: usize = 1024;
+
+/// One place of a chain as it is stored and sent.
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct Record {
+    /// Always [`RECORD_VERSION`].
+    #[n(0)]
+    pub version: u8,
+    /// Place, from 0.
+    #[n(1)]
+    pub sequence: u64,
+    /// Kind of the statement; stays when it is erased.
+    #[n(2)]
+    pub kind: Kind,
+    /// Commitment to the statement; stays when it is erased.
+    #[n(3)]
+    pub commitment: StatementId,
+    /// The statement and its salt; absent once erased.
+    #[n(4)]
+    pub statement: Option<Statement>,
+    /// The cell's acknowledgement; absent while it is on its way there.
+    #[n(5)]
+    pub acknowledgement: Option<SignedAcknowledgement>,
+}
+
+impl cbor::Canonical for Record {
+    const WHAT: &'static str = "a chain record";
+    const MAX_BYTES: usize = crate::limits::STATEMENT_MAX_BYTES + 2048;
+}
+
+impl Record {
+    /// A new, not yet acknowledged record of a statement.
+    pub fn of(statement: Statement) -> Result<Self, CodecError> {
+        let parsed = statement.parse()?;
+        Ok(Self {
+            version: RECORD_VERSION,
+            sequence: parsed.entry.sequence,
+            kind: parsed.entry.kind,
+            commitment: parsed.id,
+            statement: Some(statement),
+            acknowledgement: None,
+        })
+    }
+}
+
+/// Why a record was refused. The view is unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// The bytes cannot be read.
+    #[error("entry {sequence} of the chain cannot be read")]
+    Codec {
+        /// Place in the chain.
+        sequence: u64,
+        /// What is wrong with them.
+        #[source]
+        source: CodecError,
+    },
+    /// Not the next place, another account, or it does not follow from the entry before.
+    #[error("entry {sequence} does not continue the chain")]
+    Order {
+        /// Place in the chain.
+        sequence: u64,
+    },
+    /// Not signed by a key that may state this.
+    #[error("entry {sequence} is not signed by a key that may state it")]
+    Signature {
+        /// Place in the chain.
+        sequence: u64,
+    },
+    /// The signer exists, but its role does not allow this.
+    #[error("entry {sequence} is signed by a device that may not state it")]
+    Role {
+        /// Place in the chain.
+        sequence: u64,
+    },
+    /// The statement contradicts what the chain says already.
+    #[error("entry {sequence} contradicts the chain: {reason}")]
+    Contradiction {
+        /// Place in the chain.
+        sequence: u64,
+        /// In which way.
+        reason: &'static str,
+    },
+    /// A consent record is not acceptable in itself.
+    #[error("the consent in entry {sequence} cannot hold")]
+    Consent {
+        /// Place in the chain.
+        sequence: u64,
+        /// Why.
+        #[source]
+        source: RecordFault,
+    },
+    /// The acknowledgement is not one of this cell for this place.
+    #[error("the acknowledgement of entry {sequence} is not valid")]
+    Acknowledgement {
+        /// Place in the chain.
+        sequence: u64,
+        /// Why, when the signature itself was bad.
+        #[source]
+        source: Option<CellError>,
+    },
+    /// A statement is missing that may never be erased.
+    #[error("entry {sequence} was taken away, and its kind can never be erased")]
+    NotErasable {
+        /// Place in the chain.
+        sequence: u64,
+    },
+    /// Too many of something.
+    #[error("entry {sequence} goes beyond a limit: {what}")]
+    Limit {
+        /// Place in the chain.
+        sequence: u64,
+        /// Of what.
+        what: &'static str,
+    },
+}
+
+/// A device of the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceEntry {
+    /// Its statement.
+    pub added: DeviceAdded,
+    /// Where it stands in the chain.
+    pub sequence: u64,
+    /// When it was added, by the signer's clock.
+    pub time: Millis,
+}
+
+/// A consent of the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsentEntry {
+    /// What was agreed.
+    pub record: ConsentRecord,
+    /// Where it stands in the chain.
+    pub sequence: u64,
+    /// When the cell acknowledged it; `None` while it has not.
+    pub acknowledged: Option<Millis>,
+    /// When it was withdrawn, if it was.
+    pub withdrawn: Option<Millis>,
+}
+
+/// One line of an account's history, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// Place in the chain.
+    pub sequence: u64,
+    /// What kind of fact.
+    pub kind: Kind,
+    /// The statement's id.
+    pub id: StatementId,
+    /// When, if the statement was not erased.
+    pub time: Option<Millis>,
+}
+
+/// What an account's chain says, checked up to [`Self::next_sequence`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountView {
+    account: AccountId,
+    genesis: Genesis,
+    devices: BTreeMap<DeviceId, DeviceEntry>,
+    epochs: BTreeMap<Option<VaultId>, EpochRecord>,
+    consents: BTreeMap<StatementId, ConsentEntry>,
+    history: Vec<HistoryEntry>,
+    next_sequence: u64,
+    tip: Link,
+}
+
+impl AccountView {
+    /// Begins a view with the genesis record of `account`.
+    pub fn begin(
+        account: AccountId,
+        record: &Record,
+        cell: &CellKeyring,
+    ) -> Result<Self, ChainError> {
+        let parsed = parse(record, 0, &account, &genesis_link())?;
+        let Some(parsed) = parsed else {
+            return Err(ChainError::NotErasable { sequence: 0 });
+        };
+        let Body::Genesis(genesis) = &parsed.body else {
+            return Err(ChainError::Contradiction {
+                sequence: 0,
+                reason: "it does not begin with a genesis",
+            });
+        };
+        if parsed.entry.signer.is_some() || parsed.verify(&genesis.root).is_err() {
+            return Err(ChainError::Signature { sequence: 0 });
+        }
+        if genesis.cell != cell.cell() {
+            return Err(ChainError::Contradiction {
+                sequence: 0,
+                reason: "it begins at another cell",
+            });
+        }
+        let tip = parsed.link();
+        acknowledged(record, &account, &tip, cell)?;
+        Ok(Self {
+            account,
+            genesis: (**genesis).clone(),
+            devices: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            consents: BTreeMap::new(),
+            history: vec![HistoryEntry {
+                sequence: 0,
+                kind: Kind::Genesis,
+                id: parsed.id,
+                time: Some(parsed.entry.time),
+            }],
+            next_sequence: 1,
+            tip,
+        })
+    }
+
+    /// Folds a whole chain.
+    pub fn of(
+        account: AccountId,
+        records: &[Record],
+        cell: &CellKeyring,
+    ) -> Result<Self, ChainError> {
+        let (first, rest) = records
+            .split_first()
+            .ok_or(ChainError::Order { sequence: 0 })?;
+        let mut view = Self::begin(account, first, cell)?;
+        for record in rest {
+            view.apply(record, cell)?;
+        }
+        Ok(view)
+    }
+
+    /// Checks the next record and applies it.
+    pub fn apply(&mut self, record: &Record, cell: &CellKeyring) -> Result<(), ChainError> {
+        let sequence = self.next_sequence;
+        if sequence >= CHAIN_MAX_ENTRIES {
+            return Err(ChainError::Limit {
+                sequence,
+                what: "entries of a chain",
+            });
+        }
+        let parsed = parse(record, sequence, &self.account, &self.tip)?;
+        let tip = link(sequence, record.kind.code(), &self.tip, &record.commitment);
+        let acknowledged = acknowledged(record, &self.account, &tip, cell)?;
+        let time = parsed.as_ref().map(|parsed| parsed.entry.time);
+        match parsed {
+            Some(parsed) => self.apply_statement(&parsed, acknowledged)?,
+            None => self.apply_stub(record.kind, sequence)?,
+        }
+        self.history.push(HistoryEntry {
+            sequence,
+            kind: record.kind,
+            id: record.commitment,
+            time,
+        });
+        self.next_sequence += 1;
+        self.tip = tip;
+        Ok(())
+    }
+
+    fn apply_stub(&mut self, kind: Kind, sequence: u64) -> Result<(), ChainError> {
+        if !kind.is_erasable() {
+            return Err(ChainError::NotErasable { sequence });
+        }
+        if kind == Kind::ConsentWithdrawn {
+            // What it withdrew is unknown: everything before it.
+            for consent in self.consents.values_mut() {
+                consent.withdrawn.get_or_insert(consent.record.given_at);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_statement(
+        &mut self,
+        parsed: &Parsed,
+        acknowledged: Option<Millis>,
+    ) -> Result<(), ChainError> {
+        let sequence = parsed.entry.sequence;
+        let signer = match &parsed.entry.signer {
+            None => None,
+            Some(device) => Some(
+                self.devices
+                    .get(device)
+                    .ok_or(ChainError::Signature { sequence })?,
+            ),
+        };
+        let key = signer.map_or(&self.genesis.root, |device| &device.added.signing);
+        parsed
+            .verify(key)
+            .map_err(|_| ChainError::Signature { sequence })?;
+        let role = signer.map(|device| (device.added.device, device.added.role));
+        let only_full = || match role {
+            Some((device, Role::Full)) => Ok(device),
+            _ => Err(ChainError::Role { sequence }),
+        };
+        match &parsed.body {
+            Body::Genesis(_) => Err(ChainError::Contradiction {
+                sequence,
+                reason: "an account begins only once",
+            }),
+            Body::DeviceAdded(added) => {
+                if role.is_some() {
+                    only_full()?;
+                }
+                self.add_device(added, parsed)
+            }
+            Body::Epoch(record) => {
+                only_full()?;
+                self.add_epoch(record, sequence)
+            }
+            Body::ConsentGiven(record) => {
+                let Some((device, _)) = role else {
+                    return Err(ChainError::Role { sequence });
+                };
+                self.add_consent(record, parsed, device, acknowledged)
+            }
+            Body::ConsentWithdrawn(withdrawal) => {
+                let Some((device, role)) = role else {
+                    return Err(ChainError::Role { sequence });
+                };
+                let only = (role == Role::WriteOnly).then_some(device);
+                self.withdraw(withdrawal, only, parsed.entry.time);
+                Ok(())
+            }
+        }
+    }
+
+    fn add_device(&mut self, added: &DeviceAdded, parsed: &Parsed) -> Result<(), ChainError> {
+        let sequence = parsed.entry.sequence;
+        if self.devices.len() >= DEVICES_MAX {
+            return Err(ChainError::Limit {
+                sequence,
+                what: "devices",
+            });
+        }
+        if self.devices.contains_key(&added.device) {
+            return Err(ChainError::Contradiction {
+                sequence,
+                reason: "the device is there already",
+            });
+        }
+        let entry = DeviceEntry {
+            added: added.clone(),
+            sequence,
+            time: parsed.entry.time,
+        };
+        self.devices.insert(added.device, entry);
+        Ok(())
+    }
+
+    fn add_epoch(&mut self, record: &EpochRecord, sequence: u64) -> Result<(), ChainError> {
+        let contradiction = |reason| Err(ChainError::Contradiction { sequence, reason });
+        if !record.is_well_formed() {
+            return contradiction("the epoch record has no valid shape");
+        }
+        let current = self
+            .epochs
+            .get(&record.vault)
+            .map_or(0, |epoch| epoch.epoch);
+        if record.epoch != current + 1 {
+            return contradiction("epochs follow each other without gaps");
+        }
+        // The newest epoch of a scope says who its members are; only those, and newly added
+        // devices of the account, can be recipients.
+        if record
+            .wraps
+            .iter()
+            .flat_map(|wrap| wrap.recipient)
+            .any(|device| !self.devices.contains_key(&device))
+        {
+            return contradiction(
+                "an epoch is wrapped to somebody who is not a device of the account",
+            );
+        }
+        if current == 0 && self.epochs.len() > VAULTS_MAX {
+            return Err(ChainError::Limit {
+                sequence,
+                what: "vaults",
+            });
+        }
+        self.epochs.insert(record.vault, record.clone());
+        Ok(())
+    }
+
+    fn add_consent(
+        &mut self,
+        record: &ConsentRecord,
+        parsed: &Parsed,
+        signer: DeviceId,
+        acknowledged: Option<Millis>,
+    ) -> Result<(), ChainError> {
+        let sequence = parsed.entry.sequence;
+        record
+            .check()
+            .map_err(|source| ChainError::Consent { sequence, source })?;
+        if record.device != signer {
+            return Err(ChainError::Role { sequence });
+        }
+        if record.subject != self.account {
+            return Err(ChainError::Contradiction {
+                sequence,
+                reason: "the consent is another account's",
+            });
+        }
+        if record.vault.is_some() && !self.epochs.contains_key(&record.vault) {
+            return Err(ChainError::Contradiction {
+                sequence,
+                reason: "the consent names no known vault",
+            });
+        }
+        let entry = ConsentEntry {
+            record: record.clone(),
+            sequence,
+            acknowledged,
+            withdrawn: None,
+        };
+        self.consents.insert(parsed.id, entry);
+        Ok(())
+    }
+
+    fn withdraw(&mut self, withdrawal: &Withdrawal, only: Option<DeviceId>, time: Millis) {
+        for consent in self.consents.values_mut() {
+            let record = &consent.record;
+            let matches = record.service == withdrawal.service
+                && (withdrawal.vault.is_none() || record.vault == withdrawal.vault)
+                && only.is_none_or(|device| device == record.device);
+            if matches {
+                consent.withdrawn.get_or_insert(time);
+            }
+        }
+    }
+
+    /// The account.
+    pub const fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// The cell on which the account began.
+    pub const fn cell(&self) -> CellId {
+        self.genesis.cell
+    }
+
+    /// The first statement: root key and recovery key.
+    pub const fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// A device, if it is one of this account.
+    pub fn device(&self, device: &DeviceId) -> Option<&DeviceEntry> {
+        self.devices.get(device)
+    }
+
+    /// All devices, by id.
+    pub fn devices(&self) -> impl Iterator<Item = &DeviceEntry> {
+        self.devices.values()
+    }
+
+    /// The newest epoch of a vault, or of the account's own key.
+    pub fn epoch(&self, vault: Option<VaultId>) -> Option<&EpochRecord> {
+        self.epochs.get(&vault)
+    }
+
+    /// Every vault that has an epoch.
+    pub fn vaults(&self) -> impl Iterator<Item = VaultId> + '_ {
+        self.epochs.keys().filter_map(|vault| *vault)
+    }
+
+    /// A consent, whatever became of it.
+    pub fn consent(&self, id: &StatementId) -> Option<&ConsentEntry> {
+        self.consents.get(id)
+    }
+
+    /// All consents that were not erased, whatever became of them, by place in the chain.
+    pub fn consents(&self) -> Vec<(StatementId, &ConsentEntry)> {
+        let mut all: Vec<_> = self
+            .consents
+            .iter()
+            .map(|(id, entry)| (*id, entry))
+            .collect();
+        all.sort_by_key(|(_, entry)| entry.sequence);
+        all
+    }
+
+    /// Every entry, in order.
+    pub fn history(&self) -> &[HistoryEntry] {
+        &self.history
+    }
+
+    /// Place of the next entry; also the number of entries.
+    pub const fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// Link of the newest entry.
+    pub const fn tip(&self) -> Link {
+        self.tip
+    }
+
+    /// The public key of the signer of a request or statement: a device's, or the root's for `None`.
+    pub fn key_of(&self, signer: Option<&DeviceId>) -> Option<&PublicKey> {
+        match signer {
+            None => Some(&self.genesis.root),
+            Some(device) => self.devices.get(device).map(|entry| &entry.added.signing),
+        }
+    }
+}
+
+/// Decodes a record and checks its place. `None` for an erased one.
+fn parse(
+    record: &Record,
+    sequence: u64,
+    account: &AccountId,
+    previous: &Link,
+) -> Result<Option<Parsed>, ChainError> {
+    if record.version != RECORD_VERSION || record.sequence != sequence {
+        return Err(ChainError::Order { sequence });
+    }
+    let Some(statement) = &record.statement else {
+        return Ok(None);
+    };
+    let parsed = statement
+        .parse()
+        .map_err(|source| ChainError::Codec { sequence, source })?;
+    let in_place = parsed.entry.sequence == sequence
+        && parsed.entry.account == *account
+        && parsed.entry.previous == *previous
+        && parsed.entry.kind == record.kind
+        && parsed.id == record.commitment;
+    if in_place {
+        Ok(Some(parsed))
+    } else {
+        Err(ChainError::Order { sequence })
+    }
+}
+
+/// Checks the acknowledgement of a record, if it has one, and tells its time.
+fn acknowledged(
+    record: &Record,
+    account: &AccountId,
+    tip: &Link,
+    cell: &CellKeyring,
+) -> Result<Option<Millis>, ChainError> {
+    let sequence = record.sequence;
+    let Some(signed) = &record.acknowledgement else {
+        return Ok(None);
+    };
+    let ack = cell
+        .check(signed)
+        .map_err(|source| ChainError::Acknowledgement {
+            sequence,
+            source: Some(source),
+        })?;
+    let fits = ack.account == *account
+        && ack.sequence == sequence
+        && ack.link == *tip
+        && ack.statement == record.commitment;
+    if fits {
+        Ok(Some(ack.time))
+    } else {
+        Err(ChainError::Acknowledgement {
+            sequence,
+            source: None,
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! A vault's head: the one small thing about a vault that changes.
+//!
+//! It names the newest sealed manifest. It is signed by a device and moved by compare-and-swap on
+//! the head before it; its counter only grows. Who keeps the newest counter it ever saw notices an
+//! older head at once.
+
+use crate::cbor::{self, Canonical, CodecError};
+use crate::ids::{AccountId, DeviceId, ObjectId, VaultId};
+use crate::sign::{Domain, Ed25519Public, Ed25519Secret, Ed25519Signature};
+use crate::time::Millis;
+
+/// The version of heads that this build writes and the lowest that it accepts.
+pub const HEAD_VERSION: u8 = 1;
+
+/// Most objects on a head's condemned list: at 32 bytes each the list stays below 1 MiB.
+pub const CONDEMNED_MAX: usize = 16_384;
+
+const HEAD_MAX_BYTES: usize = 640 * 1024;
+
+/// BLAKE3 (derived-key mode) of a signed head's canonical bytes: what the next head names, and what
+/// compare-and-swap compares.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HeadHash(pub [u8; 32]);
+
+impl core::fmt::Debug for HeadHash {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "HeadHash({})", crate::ids::to_hex(&self.0))
+    }
+}
+
+impl<C> minicbor::Encode<C> for HeadHash {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> minicbor::Decode<'b, C> for HeadHash {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let bytes = d
+            .bytes()?
+            .try_into()
+            .map_err(|_| minicbor::decode::Error::message("wrong length"))?;
+        Ok(Self(bytes))
+    }
+}
+
+/// What a head says.
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct Head {
+    /// Always [`HEAD_VERSION`].
+    #[n(0)]
+    pub version: u8,
+    /// Whose.
+    #[n(1)]
+    pub account: AccountId,
+    /// Of which vault.
+    #[n(2)]
+    pub vault: VaultId,
+    /// Grows by one with every move, from 1.
+    #[n(3)]
+    pub counter: u64,
+    /// The head before; absent for the first.
+    #[n(4)]
+    pub previous: Option<HeadHash>,
+    /// The newest sealed manifest.
+    #[n(5)]
+    pub manifest: ObjectId,
+    /// The epoch under which the manifest is sealed.
+    #[n(6)]
+    pub epoch: u32,
+    /// The device that moved it.
+    #[n(7)]
+    pub device: DeviceId,
+    /// When, by that device's clock.
+    #[n(8)]
+    pub time: Millis,
+    /// Objects that may be deleted once the retention window is over.
+    #[n(9)]
+    pub condemned: Vec<ObjectId>,
+}
+
+impl Canonical for Head {
+    const WHAT: &'static str = "a head";
+    const MAX_BYTES: usize = HEAD_MAX_BYTES;
+}
+
+/// A head's canonical bytes and their signature.
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct SignedHead {
+    /// Canonical bytes of the [`Head`].
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub head: Vec<u8>,
+    /// The device's signature over [`Domain::HEAD`] and those bytes.
+    #[n(1)]
+    pub signature: Ed25519Signature,
+}
+
+impl Canonical for SignedHead {
+    const WHAT: &'static str = "a signed head";
+    const MAX_BYTES: usize = HEAD_MAX_BYTES + 128;
+}
+
+/// A head is not acceptable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// Not a valid encoding.
+    #[error("the head cannot be read")]
+    Codec(#[source] CodecError),
+    /// Not signed by the device that it names.
+    #[error("the head is not signed by the device that it names")]
+    Signature,
+    /// For another account or vault, or with an impossible counter.
+    #[error("the head is not one of this vault")]
+    Place,
+}
+
+impl SignedHead {
+    /// Signs a head.
+    pub fn sign(head: &Head, key: &Ed25519Secret) -> Self {
+        let bytes = cbor::encode(head);
+        Self {
+            signature: key.sign(Domain::HEAD, &bytes),
+            head: bytes,
+        }
+    }
+
+    /// The hash that the next head names.
+    pub fn hash(&self) -> HeadHash {
+        HeadHash(blake3::derive_key(
+            "candor 2026 head v1",
+            &cbor::encode(self),
+        ))
+    }
+
+    /// Decodes without checking the signature, to learn which device to ask for.
+    pub fn peek(&self) -> Result<Head, HeadError> {
+        cbor::decode(&self.head).map_err(HeadError::Codec)
+    }
+
+    /// Checks signature, place and shape.
+    pub fn verify(
+        &self,
+        account: &AccountId,
+        vault: &VaultId,
+        key_of: impl Fn(&DeviceId) -> Option<Ed25519Public>,
+    ) -> Result<Head, HeadError> {
+        let head = self.peek()?;
+        let key = key_of(&head.device).ok_or(HeadError::Signature)?;
+        key.verify(Domain::HEAD, &self.head, &self.signature)
+            .map_err(|_| HeadError::Signature)?;
+        let in_place = head.account == *account
+            && head.vault == *vault
+            && head.version == HEAD_VERSION
+            && head.counter >= 1
+            && head.epoch >= 1
+            && (head.counter == 1) == head.previous.is_none()
+            && head.condemned.len() <= CONDEMNED_MAX;
+        if in_place {
+            Ok(head)
+        } else {
+            Err(HeadError::Place)
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Behaviour of chains, errands, heads and invitations, and the vectors of every format.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod chain;
+
+mod small;
+mod vectors;
