@@ -18,8 +18,8 @@
 use std::sync::Arc;
 
 use candor_consent::{Errand, errand};
-use candor_vault::Entropy;
 use candor_vault::entropy::EntropyError;
+use candor_vault::{Entropy, EpochKey};
 use candor_wire::api::{API_VERSION, ErrorCode, OpenAccount};
 use candor_wire::cell::InvitationRight;
 use candor_wire::chain::{ChainError, Record};
@@ -36,7 +36,7 @@ pub use crate::chain::Chain;
 use crate::chain::{LoadError, acknowledge};
 use crate::clock::Clock;
 use crate::egress::Egress;
-use crate::epochs::{self, EpochError, EpochSecret, Recipients, ScopeKeys};
+use crate::epochs::{self, EpochError, Recipients, ScopeKeys};
 use crate::keystore::{KeyStore, KeyStoreError};
 use crate::memory::{Memory, MemoryError};
 use crate::phrase::RecoveryPhrase;
@@ -189,7 +189,7 @@ pub fn label(account_keys: &ScopeKeys, kind: Kind, n: u64) -> Option<Label> {
     account_keys.get(1).map(|first| label_of(first, kind, n))
 }
 
-fn label_of(first: &EpochSecret, kind: Kind, n: u64) -> Label {
+fn label_of(first: &EpochKey, kind: Kind, n: u64) -> Label {
     let watch = first.derive(&[INFO_WATCH, &[kind.code()]]);
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(watch.as_ref())
         .expect("HMAC takes keys of every length");
@@ -202,7 +202,7 @@ fn seal_name(
     name: &str,
     account: AccountId,
     device: DeviceId,
-    first: &EpochSecret,
+    first: &EpochKey,
     entropy: &dyn Entropy,
 ) -> Result<Vec<u8>, EntropyError> {
     // One key for each device, and a device is named once.
@@ -250,7 +250,7 @@ fn draft(
 fn enrolment(
     account: AccountId,
     keys: &KeyStore,
-    first: &EpochSecret,
+    first: &EpochKey,
     entropy: &dyn Entropy,
 ) -> Result<Body, AccountError> {
     let sealed_name = seal_name(keys.device_name(), account, keys.device(), first, entropy)?;
@@ -653,12 +653,7 @@ async fn append_as(
 }
 
 /// Signs the drafts for the places after the chain's end.
-fn sign_all(
-    chain: &Chain,
-    first: &EpochSecret,
-    drafts: &mut [Draft],
-    key: &SecretKey,
-) -> Vec<Record> {
+fn sign_all(chain: &Chain, first: &EpochKey, drafts: &mut [Draft], key: &SecretKey) -> Vec<Record> {
     let history = chain.view().history();
     let mut tip = chain.view().tip();
     let mut kinds: Vec<Kind> = Vec::with_capacity(drafts.len());

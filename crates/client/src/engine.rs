@@ -15,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use candor_consent::Authority;
 use candor_vault::report::Cancel;
+use candor_vault::secret::scrub_stack;
 use candor_vault::{Entropy, VaultKeys};
 use candor_wire::chain::AccountView as ChainView;
 use candor_wire::errand::Purpose;
@@ -187,6 +188,8 @@ impl Engine {
         cancel: &Cancel,
     ) -> Result<View, Failure> {
         let result = self.dispatch(command, events, cancel);
+        // Keys were used below this frame, and this thread may be one of a pool.
+        scrub_stack();
         result.map_err(|failure| self.alarmed(failure))
     }
 
@@ -195,6 +198,7 @@ impl Engine {
         alarmed(&self.ledger, failure)
     }
 
+    #[inline(never)]
     fn dispatch(
         &self,
         command: Command,

@@ -15,21 +15,19 @@
 use std::collections::BTreeMap;
 
 use candor_vault::entropy::EntropyError;
+use candor_vault::secret::{SecretBytes, scrub_stack};
 use candor_vault::{Entropy, EpochKey, KeysError, VaultKeys};
 use candor_wire::chain::AccountView;
 use candor_wire::epoch::{EPOCH_RECORD_VERSION, EpochRecord, Wrap, wrap_info};
 use candor_wire::statement::{AGREEMENT_PUBLIC_BYTES, Role};
 use candor_wire::{AccountId, DeviceId, VaultId};
-use hkdf::Hkdf;
 use hpke::aead::AesGcm256;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::XWing;
 use hpke::{Deserializable as _, Kem as _, OpModeR, OpModeS, Serializable as _};
-use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::seal_small;
-use crate::secret::{SecretBytes, scrub_stack};
 
 /// Length of an epoch's key and of an X-Wing seed, in bytes.
 pub const SECRET_BYTES: usize = 32;
@@ -100,43 +98,16 @@ impl AgreementSecret {
     }
 }
 
-/// The key of one epoch. Has no `Debug`; wiped when dropped.
-pub struct EpochSecret(SecretBytes);
-
-impl EpochSecret {
-    /// Takes the bytes as they are.
-    pub fn from_bytes(bytes: &[u8; SECRET_BYTES]) -> Self {
-        Self(SecretBytes::copy_of(bytes))
-    }
-
-    /// The secret bytes.
-    pub fn as_bytes(&self) -> &[u8; SECRET_BYTES] {
-        self.0.as_array()
-    }
-
-    /// 32 bytes derived for a purpose and place.
-    pub(crate) fn derive(&self, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
-        let mut out = Zeroizing::new([0; 32]);
-        Hkdf::<Sha256>::new(None, self.0.as_array())
-            .expand_multi_info(info, out.as_mut())
-            .expect("32 bytes are within what HKDF-SHA256 can expand");
-        out
-    }
-}
-
 /// The keys of all epochs of one vault, or of the account itself, from epoch 1 to the newest.
 pub struct ScopeKeys {
     scope: Option<VaultId>,
-    epochs: BTreeMap<u32, EpochSecret>,
+    epochs: BTreeMap<u32, EpochKey>,
 }
 
 impl ScopeKeys {
     /// Puts together the keys of epochs 1, 2, … of a scope. `None` when there are none or too many.
-    pub fn new(
-        scope: Option<VaultId>,
-        keys: impl IntoIterator<Item = EpochSecret>,
-    ) -> Option<Self> {
-        let epochs: BTreeMap<u32, EpochSecret> = (1..=EPOCHS_MAX + 1).zip(keys).collect();
+    pub fn new(scope: Option<VaultId>, keys: impl IntoIterator<Item = EpochKey>) -> Option<Self> {
+        let epochs: BTreeMap<u32, EpochKey> = (1..=EPOCHS_MAX + 1).zip(keys).collect();
         (1..=EPOCHS_MAX as usize)
             .contains(&epochs.len())
             .then_some(Self { scope, epochs })
@@ -153,12 +124,12 @@ impl ScopeKeys {
     }
 
     /// The key of an epoch.
-    pub fn get(&self, epoch: u32) -> Option<&EpochSecret> {
+    pub fn get(&self, epoch: u32) -> Option<&EpochKey> {
         self.epochs.get(&epoch)
     }
 
     /// All keys by number, from 1.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &EpochSecret)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &EpochKey)> {
         self.epochs.iter().map(|(epoch, key)| (*epoch, key))
     }
 
@@ -166,7 +137,7 @@ impl ScopeKeys {
     pub fn vault_keys(&self, account: AccountId) -> Option<Result<VaultKeys, KeysError>> {
         let keys = self
             .iter()
-            .map(|(epoch, key)| (epoch, EpochKey::from_bytes(*key.as_bytes())));
+            .map(|(epoch, key)| (epoch, EpochKey::from_bytes(key.as_bytes())));
         self.scope.map(|vault| VaultKeys::new(account, vault, keys))
     }
 }
@@ -247,7 +218,7 @@ pub fn rotate(
 ) -> Result<(EpochRecord, ScopeKeys), EpochError> {
     let earlier = keys
         .iter()
-        .map(|(epoch, key)| (epoch, EpochSecret::from_bytes(key.as_bytes())))
+        .map(|(epoch, key)| (epoch, EpochKey::from_bytes(key.as_bytes())))
         .collect();
     let made = next(account, keys.scope, earlier, recipients, entropy);
     scrub_stack();
@@ -258,7 +229,7 @@ pub fn rotate(
 fn next(
     account: AccountId,
     scope: Option<VaultId>,
-    mut epochs: BTreeMap<u32, EpochSecret>,
+    mut epochs: BTreeMap<u32, EpochKey>,
     recipients: &Recipients,
     entropy: &dyn Entropy,
 ) -> Result<(EpochRecord, ScopeKeys), EpochError> {
@@ -268,7 +239,7 @@ fn next(
     }
     let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
     entropy.fill(bytes.as_mut())?;
-    let secret = EpochSecret::from_bytes(&bytes);
+    let secret = EpochKey::from_bytes(&bytes);
     let newest = (epoch, &secret);
     let record = record_of(account, scope, newest, &epochs, recipients, entropy)?;
     epochs.insert(epoch, secret);
@@ -280,8 +251,8 @@ fn next(
 fn record_of(
     account: AccountId,
     scope: Option<VaultId>,
-    (epoch, secret): (u32, &EpochSecret),
-    earlier: &BTreeMap<u32, EpochSecret>,
+    (epoch, secret): (u32, &EpochKey),
+    earlier: &BTreeMap<u32, EpochKey>,
     recipients: &Recipients,
     entropy: &dyn Entropy,
 ) -> Result<EpochRecord, EpochError> {
@@ -351,7 +322,7 @@ fn open_record(
 }
 
 fn wrap(
-    secret: &EpochSecret,
+    secret: &EpochKey,
     recipient: Option<DeviceId>,
     public: &[u8; AGREEMENT_PUBLIC_BYTES],
     info: &[u8],
@@ -382,7 +353,7 @@ fn wrap(
     })
 }
 
-fn unwrap(wrap: &Wrap, secret: &AgreementSecret, info: &[u8]) -> Result<EpochSecret, EpochError> {
+fn unwrap(wrap: &Wrap, secret: &AgreementSecret, info: &[u8]) -> Result<EpochKey, EpochError> {
     let encapsulated =
         EncappedKey::from_bytes(&wrap.encapsulated).map_err(|_| EpochError::Rejected)?;
     // X-Wing never fails on a wrong ciphertext: it gives another shared secret, and the AEAD refuses.
@@ -399,7 +370,7 @@ fn unwrap(wrap: &Wrap, secret: &AgreementSecret, info: &[u8]) -> Result<EpochSec
         .as_slice()
         .try_into()
         .map_err(|_| EpochError::Rejected)?;
-    Ok(EpochSecret::from_bytes(bytes))
+    Ok(EpochKey::from_bytes(bytes))
 }
 
 /// Account, presence of a vault, vault, and epoch: 37 bytes.
@@ -415,7 +386,7 @@ fn epoch_pair(
     account: &AccountId,
     scope: Option<VaultId>,
     epoch: u32,
-    secret: &EpochSecret,
+    secret: &EpochKey,
 ) -> AgreementSecret {
     AgreementSecret::from_seed(&secret.derive(&[INFO_PUBLIC, &place(account, scope, epoch)]))
 }
@@ -424,8 +395,8 @@ fn seal_earlier(
     account: &AccountId,
     scope: Option<VaultId>,
     epoch: u32,
-    secret: &EpochSecret,
-    earlier: &BTreeMap<u32, EpochSecret>,
+    secret: &EpochKey,
+    earlier: &BTreeMap<u32, EpochKey>,
     entropy: &dyn Entropy,
 ) -> Result<Vec<u8>, EpochError> {
     if earlier.is_empty() {
@@ -445,8 +416,8 @@ fn seal_earlier(
 fn open_earlier(
     account: &AccountId,
     record: &EpochRecord,
-    secret: &EpochSecret,
-) -> Result<Vec<EpochSecret>, EpochError> {
+    secret: &EpochKey,
+) -> Result<Vec<EpochKey>, EpochError> {
     if record.epoch == 1 {
         return Ok(Vec::new());
     }
@@ -461,7 +432,7 @@ fn open_earlier(
         return Err(EpochError::Rejected);
     }
     let (keys, _) = keys.as_chunks::<SECRET_BYTES>();
-    Ok(keys.iter().map(EpochSecret::from_bytes).collect())
+    Ok(keys.iter().map(EpochKey::from_bytes).collect())
 }
 
 /// Hands the device's source of random bytes to HPKE, whose trait knows no failure: a failure is

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use candor_vault::report::{self, Cancel};
+use candor_vault::secret::scrub_stack;
 
 use crate::commands::{Event, Progress};
 use crate::engine::lock;
@@ -45,7 +46,11 @@ pub(crate) fn pump<T: Send>(
 ) -> T {
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(EVENTS_WAITING_MAX);
-        let worker = scope.spawn(move || work(&Events(sender)));
+        let worker = scope.spawn(move || {
+            let value = work(&Events(sender));
+            scrub_stack();
+            value
+        });
         loop {
             if outer.is_cancelled() {
                 inner.cancel();

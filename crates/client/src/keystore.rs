@@ -33,7 +33,7 @@ use zeroize::Zeroizing;
 
 use crate::durable;
 use crate::epochs::{AgreementSecret, ScopeKeys};
-use crate::secret::{SecretBytes, scrub_stack};
+use candor_vault::secret::{SecretBytes, scrub_stack};
 
 pub use format::{
     ARGON2_LANES, ARGON2_MEMORY_MAX_KIB, ARGON2_MEMORY_MIN_KIB, ARGON2_PASSES_MAX,

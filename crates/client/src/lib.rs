@@ -32,7 +32,6 @@ mod events;
 mod failure;
 mod restore_flow;
 mod seal_small;
-mod secret;
 mod vault_access;
 
 #[cfg(test)]

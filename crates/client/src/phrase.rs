@@ -19,7 +19,7 @@ use sha2::Sha256;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::epochs::AgreementSecret;
-use crate::secret::{SecretBytes, scrub_stack};
+use candor_vault::secret::{SecretBytes, scrub_stack};
 
 /// Words in a recovery phrase.
 pub const PHRASE_WORDS: usize = 24;

@@ -5,4 +5,5 @@
 
 #[cfg(feature = "hostile")]
 pub mod hostile;
+pub mod memory;
 pub mod sample;

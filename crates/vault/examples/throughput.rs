@@ -92,7 +92,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let store = PathBuf::from(lines.next().ok_or("where to?")??);
     fs::create_dir_all(&store)?;
     let cell = Arc::new(Directory(store.clone()));
-    let epoch = EpochKey::from_bytes([7; 32]);
+    let epoch = EpochKey::from_bytes(&[7; 32]);
     let (account, vault) = (AccountId::from_bytes([1; 16]), VaultId::from_bytes([2; 16]));
     let keys = Arc::new(VaultKeys::new(account, vault, [(1, epoch)])?);
     let index = store.join("index.sqlite");

@@ -14,6 +14,8 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::secret::SecretBytes;
+
 /// Number of a vault's first epoch. Its key also derives the key of the content ids.
 pub const FIRST_EPOCH: u32 = 1;
 
@@ -49,18 +51,28 @@ pub enum KeysError {
     },
 }
 
-/// The secret of one epoch. Wiped from memory when dropped; has no text form.
-pub struct EpochKey(Zeroizing<[u8; EPOCH_KEY_BYTES]>);
+/// The secret of one epoch, of a vault or of the account itself. Stays at one place in memory however
+/// it is moved, and is wiped there when dropped; has no `Debug`.
+pub struct EpochKey(SecretBytes);
 
 impl EpochKey {
-    /// Takes the bytes as they were unwrapped.
-    pub fn from_bytes(bytes: [u8; EPOCH_KEY_BYTES]) -> Self {
-        Self(Zeroizing::new(bytes))
+    /// Takes the bytes as they were drawn or unwrapped.
+    pub fn from_bytes(bytes: &[u8; EPOCH_KEY_BYTES]) -> Self {
+        Self(SecretBytes::copy_of(bytes))
     }
 
     /// The secret bytes, for wrapping and derivation.
     pub fn as_bytes(&self) -> &[u8; EPOCH_KEY_BYTES] {
-        &self.0
+        self.0.as_array()
+    }
+
+    /// 32 bytes derived for a purpose and place (HKDF-SHA256; the parts of `info` are joined).
+    pub fn derive(&self, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+        let mut out = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(None, self.as_bytes())
+            .expand_multi_info(info, out.as_mut())
+            .expect("32 bytes are within what HKDF-SHA256 can expand");
+        out
     }
 }
 
@@ -70,7 +82,7 @@ pub struct VaultKeys {
     vault: VaultId,
     current: u32,
     epochs: BTreeMap<u32, EpochKey>,
-    chunk_id_key: Zeroizing<[u8; 32]>,
+    chunk_id_key: SecretBytes,
 }
 
 impl VaultKeys {
@@ -126,25 +138,16 @@ impl VaultKeys {
 
     /// The key of content ids.
     pub(crate) fn chunk_id_key(&self) -> &[u8; 32] {
-        &self.chunk_id_key
+        self.chunk_id_key.as_array()
     }
 }
 
-fn derive_chunk_id_key(
-    account: AccountId,
-    vault: VaultId,
-    first: &EpochKey,
-) -> Zeroizing<[u8; 32]> {
-    let mut out = Zeroizing::new([0; 32]);
-    let info: [&[u8]; 5] = [
+fn derive_chunk_id_key(account: AccountId, vault: VaultId, first: &EpochKey) -> SecretBytes {
+    SecretBytes::copy_of(&first.derive(&[
         CHUNK_ID_DOMAIN,
         account.as_bytes(),
         vault.as_bytes(),
         &FIRST_EPOCH.to_be_bytes(),
         &[CHUNK_ID_VERSION],
-    ];
-    Hkdf::<Sha256>::new(None, first.as_bytes())
-        .expand_multi_info(&info, out.as_mut())
-        .expect("32 bytes are within what HKDF-SHA256 can expand");
-    out
+    ]))
 }

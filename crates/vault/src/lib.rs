@@ -24,6 +24,7 @@ pub mod ports;
 pub mod reader;
 pub mod repository;
 pub mod seal;
+pub mod secret;
 pub mod writer;
 
 pub use chunk::ChunkId;

@@ -21,6 +21,7 @@ use crate::pack::{FIT_SLACK_BYTES, PACK_ROOM_BYTES, PendingFrame, Stream, Table,
 use crate::pool::{Pool, Pooled};
 use crate::ports::ObjectSink;
 use crate::seal::{ObjectType, Sealer};
+use crate::secret::scrub_stack;
 use crate::writer::{UPLOADS_IN_FLIGHT, WriteError};
 
 /// Most compressing threads: beyond this, reading and hashing on one thread is the limit.
@@ -150,7 +151,10 @@ pub(crate) fn start(
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, WriteError> {
     Builder::new()
         .name(name.to_owned())
-        .spawn(work)
+        .spawn(move || {
+            work();
+            scrub_stack();
+        })
         .map_err(|error| WriteError::Thread(Arc::new(error)))
 }
 

@@ -383,7 +383,7 @@ async fn a_key_that_the_chain_does_not_announce_is_refused() {
     let mut device = Device::new(&cell, 1);
     let chain = device.create(&phrase()).await.unwrap();
     assert!(!open_keys(&chain, &mut device.keys).unwrap());
-    let other = ScopeKeys::new(None, [EpochSecret::from_bytes(&[5; 32])]).unwrap();
+    let other = ScopeKeys::new(None, [EpochKey::from_bytes(&[5; 32])]).unwrap();
     device.keys.put_keys(other);
     assert!(matches!(
         open_keys(&chain, &mut device.keys),
@@ -393,7 +393,7 @@ async fn a_key_that_the_chain_does_not_announce_is_refused() {
 
 #[test]
 fn labels_differ_by_kind_and_number() {
-    let keys = ScopeKeys::new(None, [EpochSecret::from_bytes(&[5; 32])]).unwrap();
+    let keys = ScopeKeys::new(None, [EpochKey::from_bytes(&[5; 32])]).unwrap();
     let of = |kind, n| label(&keys, kind, n).unwrap();
     assert_eq!(of(Kind::Epoch, 1), of(Kind::Epoch, 1));
     assert_ne!(of(Kind::Epoch, 1), of(Kind::Epoch, 2));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use candor_vault::Entropy;
+use candor_vault::{Entropy, EpochKey};
 use candor_wire::cell::Invitation;
 use candor_wire::sign::{SecretKey, SigningSeeds};
 use candor_wire::statement::Role;
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::format::Zeroed;
 use super::{KeyProtection, KeyStore, KeyStoreError, LedgerKey};
-use crate::epochs::{AgreementSecret, EpochSecret, SECRET_BYTES, ScopeKeys};
+use crate::epochs::{AgreementSecret, SECRET_BYTES, ScopeKeys};
 
 /// The version of the content that this build writes and the lowest that it accepts.
 const CONTENT_VERSION: u8 = 1;
@@ -149,7 +149,7 @@ impl Content {
         let mut scopes = BTreeMap::new();
         for scope in &self.scopes {
             let (keys, rest) = scope.keys.0.as_chunks::<SECRET_BYTES>();
-            let keys = ScopeKeys::new(scope.vault, keys.iter().map(EpochSecret::from_bytes));
+            let keys = ScopeKeys::new(scope.vault, keys.iter().map(EpochKey::from_bytes));
             let keys = keys
                 .filter(|_| rest.is_empty())
                 .ok_or(KeyStoreError::Damaged)?;

@@ -1,18 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
 
-use candor_vault::SystemEntropy;
+use candor_vault::{EpochKey, SystemEntropy};
 use candor_wire::StatementId;
-use candor_wire::ids::to_hex;
 use candor_wire::sign::Ed25519Public;
 
 use super::format::with_parameters;
 use super::*;
-use crate::epochs::EpochSecret;
-use crate::test_support::{Repeatable, unhex};
+use crate::test_support::Repeatable;
 
 const PASSPHRASE: &str = "correct horse battery";
 
@@ -57,8 +53,8 @@ fn what_was_saved_comes_back() {
     assert_eq!(state(&path).unwrap(), KeyState::Unprotected);
     let vault = VaultId::from_bytes([4; 16]);
     let epochs = [
-        EpochSecret::from_bytes(&[6; 32]),
-        EpochSecret::from_bytes(&[7; 32]),
+        EpochKey::from_bytes(&[6; 32]),
+        EpochKey::from_bytes(&[7; 32]),
     ];
     store.put_keys(ScopeKeys::new(Some(vault), epochs).unwrap());
     store.set_enrolled(
@@ -178,119 +174,4 @@ fn a22_cheaper_passphrase_hashing_is_refused() {
     store.save().unwrap();
     assert_ne!(salt_of(&fs::read(&path).unwrap()), salt_of(&good));
     open(&path, Some(PASSPHRASE)).unwrap();
-}
-
-/// Masks secrets on their way to the child, so that looking for them does not put them there.
-fn masked(secret: &[u8]) -> String {
-    to_hex(&secret.iter().map(|byte| byte ^ 0xa5).collect::<Vec<_>>())
-}
-
-#[test]
-fn a51_no_secret_is_left_in_memory_after_the_keys_are_dropped() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("keys");
-    let mut store = create(&path, passphrase());
-    let epoch = [0x6b_u8; 32].map(|byte| byte.wrapping_mul(3));
-    let mut distinct = epoch;
-    distinct
-        .iter_mut()
-        .zip(1..)
-        .for_each(|(byte, n)| *byte = byte.wrapping_add(n));
-    store.put_keys(ScopeKeys::new(None, [EpochSecret::from_bytes(&distinct)]).unwrap());
-    store.save().unwrap();
-    let secrets = [
-        PASSPHRASE.as_bytes(),
-        &store.seeds.ed25519,
-        &store.seeds.ml_dsa,
-        store.agreement().seed(),
-        store.ledger_key().as_bytes(),
-        &distinct,
-    ];
-    let list: Vec<String> = secrets.iter().map(|secret| masked(secret)).collect();
-    let list_path = folder.path().join("masked");
-    fs::write(&list_path, list.join("\n")).unwrap();
-    // A process of its own: this one holds the secrets.
-    let child = Command::new("/proc/self/exe")
-        .args([
-            "--exact",
-            "keystore::tests::looks_into_its_own_memory",
-            "--ignored",
-            "--nocapture",
-        ])
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&child.stdout).into_owned();
-    assert!(
-        child.status.success(),
-        "{told}\n{}",
-        String::from_utf8_lossy(&child.stderr)
-    );
-    assert!(
-        told.contains("held while open: 6") && told.contains("left: 0"),
-        "{told}"
-    );
-}
-
-/// How many of the masked secrets are in this process's memory.
-fn found_in_memory(secrets: &[Vec<u8>]) -> usize {
-    const PIECE_BYTES: u64 = 4 * 1024 * 1024;
-    let mut memory = File::open("/proc/self/mem").unwrap();
-    let mut found = vec![false; secrets.len()];
-    let mut piece = vec![0; PIECE_BYTES as usize + 64];
-    let maps: Vec<String> = BufReader::new(File::open("/proc/self/maps").unwrap())
-        .lines()
-        .map(Result::unwrap)
-        .collect();
-    for map in maps.iter().filter(|map| map.contains(" rw")) {
-        let (from, to) = map.split_once(' ').unwrap().0.split_once('-').unwrap();
-        let (mut from, to) = (
-            u64::from_str_radix(from, 16).unwrap(),
-            u64::from_str_radix(to, 16).unwrap(),
-        );
-        while from < to {
-            let length = (to - from).min(PIECE_BYTES + 64) as usize;
-            memory.seek(SeekFrom::Start(from)).unwrap();
-            if memory.read_exact(&mut piece[..length]).is_ok() {
-                for (secret, found) in secrets.iter().zip(&mut found) {
-                    let is_it = |part: &[u8]| part.iter().zip(secret).all(|(a, b)| a ^ 0xa5 == *b);
-                    *found |= piece[..length].windows(secret.len()).any(is_it);
-                }
-            }
-            // What was read must not be found a second time, in this buffer.
-            piece.fill(0);
-            from += PIECE_BYTES;
-        }
-    }
-    found.into_iter().filter(|found| *found).count()
-}
-
-#[test]
-#[ignore = "the child process of a51"]
-fn looks_into_its_own_memory() {
-    let list = fs::read_to_string("masked").unwrap();
-    let secrets: Vec<Vec<u8>> = list.lines().map(unhex).collect();
-    let passphrase = Zeroizing::new(
-        secrets[0]
-            .iter()
-            .map(|byte| byte ^ 0xa5)
-            .collect::<Vec<u8>>(),
-    );
-    let text = Zeroizing::new(String::from_utf8_lossy(&passphrase).into_owned());
-    let store = open(Path::new("keys"), Some(&text)).unwrap();
-    let signed = store
-        .signing()
-        .sign(candor_wire::sign::Domain::STATEMENT, b"something");
-    let public = store.signing().public();
-    public
-        .verify(candor_wire::sign::Domain::STATEMENT, b"something", &signed)
-        .unwrap();
-    store.agreement().public();
-    store.save().unwrap();
-    println!("held while open: {}", found_in_memory(&secrets));
-    drop(store);
-    drop(text);
-    drop(passphrase);
-    scrub_stack();
-    println!("left: {}", found_in_memory(&secrets));
 }

@@ -5,4 +5,5 @@
 mod backup;
 mod consent;
 mod hostile;
+mod memory;
 mod world;

@@ -21,7 +21,7 @@ use crate::ports::{ObjectSink, ObjectSource, SinkError, SourceError};
 pub(crate) fn keys_of(account: u8, vault: u8, epochs: &[(u32, u8)]) -> VaultKeys {
     let epochs = epochs
         .iter()
-        .map(|&(epoch, key)| (epoch, EpochKey::from_bytes([key; 32])));
+        .map(|&(epoch, key)| (epoch, EpochKey::from_bytes(&[key; 32])));
     VaultKeys::new(
         AccountId::from_bytes([account; 16]),
         VaultId::from_bytes([vault; 16]),

@@ -475,7 +475,7 @@ fn keys_need_the_first_epoch_once() {
     let make = |epochs: &[u32]| {
         let epochs = epochs
             .iter()
-            .map(|&epoch| (epoch, EpochKey::from_bytes([1; 32])));
+            .map(|&epoch| (epoch, EpochKey::from_bytes(&[1; 32])));
         VaultKeys::new(keys().account(), keys().vault(), epochs).map(|keys| keys.current_epoch())
     };
     assert_eq!(make(&[2, 1, 3]), Ok(3));

@@ -94,9 +94,9 @@ fn object_type(name: &str) -> ObjectType {
 
 fn vault_keys(block: &Block) -> VaultKeys {
     let epoch = number(block, "epoch") as u32;
-    let mut epochs = vec![(epoch, EpochKey::from_bytes(bytes(block, "epoch_key")))];
+    let mut epochs = vec![(epoch, EpochKey::from_bytes(&bytes(block, "epoch_key")))];
     if epoch != 1 {
-        epochs.push((1, EpochKey::from_bytes([0; 32])));
+        epochs.push((1, EpochKey::from_bytes(&[0; 32])));
     }
     let account = AccountId::from_bytes(bytes(block, "account"));
     VaultKeys::new(account, VaultId::from_bytes(bytes(block, "vault")), epochs).unwrap()
