@@ -269,6 +269,7 @@ fn forbidden_closures() -> Vec<(&'static str, Vec<&'static str>)> {
     vec![
         ("candor-wire", no_io.clone()),
         ("candor-consent", no_io.clone()),
+        ("candor-log", no_io.clone()),
         ("candor-messaging", no_io.clone()),
         ("candor-lockbox", no_io),
         ("candor-vault", NETWORK.to_vec()),

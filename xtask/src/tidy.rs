@@ -114,7 +114,7 @@ fn may_lift_bans(name: &str) -> bool {
 /// A crate with a `clippy.toml` of its own replaces the workspace's, so it must repeat every ban.
 fn check_bans(findings: &mut Vec<String>) -> Outcome {
     let everywhere = bans(Path::new("clippy.toml"))?;
-    for name in ["wire", "consent", "messaging", "lockbox"] {
+    for name in ["wire", "consent", "log", "messaging", "lockbox"] {
         let path = Path::new("crates").join(name).join("clippy.toml");
         let exists = sys::root().join("crates").join(name).is_dir();
         if !exists {

@@ -105,6 +105,12 @@ pub(crate) enum Top {
         after_help = "Example:\n  candor server init --region home\n  candor server run"
     )]
     Server(ServerCommand),
+    /// The public log of a cell: its key, proofs, and witnesses of what it says
+    #[command(
+        subcommand,
+        after_help = "Example:\n  candor log key\n  candor log witness run --listen 192.0.2.7:7480"
+    )]
+    Log(LogCommand),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  candor completions bash > ~/.local/share/bash-completion/completions/candor"
@@ -120,6 +126,20 @@ pub(crate) enum Top {
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         to: PathBuf,
     },
+}
+
+impl Top {
+    /// Whether the command is about this device or a cell on it. What checks files of others needs neither.
+    pub(crate) const fn needs_home(&self) -> bool {
+        match self {
+            #[cfg(feature = "device")]
+            Self::Consent(ConsentCommand::Verify { .. }) | Self::Log(LogCommand::Verify { .. }) => {
+                false
+            }
+            Self::Completions { .. } | Self::Man { .. } => false,
+            _ => true,
+        }
+    }
 }
 
 #[cfg(feature = "device")]
@@ -146,6 +166,17 @@ pub(crate) enum ServerCommand {
     /// Print an invitation with which one person can open one account here
     #[command(after_help = "Example:\n  candor server invite > invitation.txt")]
     Invite,
+    /// Begin the public log anew, after this cell was restored from a backup
+    ///
+    /// A restored cell has less than it signed before, so its log's signer refuses to sign. This begins a new
+    /// log with a number of its own, which says so to everybody. The old log's files stay beside it. Each
+    /// device asks its person before it goes on with this cell: `candor account re-anchor`.
+    #[command(after_help = "Example:\n  candor server re-anchor --yes")]
+    ReAnchor {
+        /// Do it. Without this only what would happen is said
+        #[arg(long)]
+        yes: bool,
+    },
     /// Check the configuration without starting anything
     #[command(after_help = "Example:\n  candor server check-config --config /etc/candor/cell.toml")]
     CheckConfig {
@@ -153,6 +184,104 @@ pub(crate) enum ServerCommand {
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         config: Option<PathBuf>,
     },
+}
+
+/// `candor log …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Print the key of the log of the cell on this machine, for policies and witnesses
+    #[command(after_help = "Example:\n  candor log key > cell.vkey")]
+    Key,
+    /// Show the newest checkpoint of your cell's log, checked against everything that this device saw
+    #[cfg(feature = "device")]
+    #[command(
+        after_help = "Example:\n  candor log checkpoint > laptop.checkpoint\n  candor log checkpoint --compare laptop.checkpoint"
+    )]
+    Checkpoint {
+        /// A checkpoint that another device or person was shown: it must belong to the same log
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        compare: Option<PathBuf>,
+    },
+    /// Prove that a statement of your account, a consent for example, is in the cell's log
+    #[cfg(feature = "device")]
+    #[command(after_help = "Example:\n  candor log prove 3f9a1c -o consent.tlog-proof")]
+    Prove {
+        /// The statement's id, as `candor consent history --json` shows it, or the beginning of it
+        #[arg(value_name = "STATEMENT")]
+        statement: String,
+        /// The file to write; must not exist. Without it, the proof is printed
+        #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        output: Option<PathBuf>,
+    },
+    /// Look through the cell's log for what it should have of your account, and what it should not
+    #[cfg(feature = "device")]
+    #[command(
+        after_help = "Example:\n  candor log monitor\n\nEvery backup does this too, as long as the service is on."
+    )]
+    Monitor,
+    /// Check a proof that something is in a log; needs nothing but the files
+    #[cfg(feature = "device")]
+    #[command(
+        after_help = "Example:\n  candor log verify consent.tlog-proof --leaf 0100… --policy family.policy\n\nExit codes: 0 valid, 4 not valid, 2 a file cannot be read."
+    )]
+    Verify {
+        /// The proof (C2SP tlog-proof), as `candor log prove` makes it
+        #[arg(value_name = "PROOF", value_hint = ValueHint::FilePath)]
+        proof: PathBuf,
+        /// The entry that should be in the log, in hexadecimal
+        #[arg(long, value_name = "HEX")]
+        leaf: String,
+        /// Which logs you know and how many witnesses you ask for, as a C2SP tlog-policy file
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        policy: PathBuf,
+    },
+    /// Witness the logs of other people's cells: confirm what each of them says, once
+    #[command(
+        subcommand,
+        after_help = "Example:\n  candor log witness run --listen 192.0.2.7:7480\n  candor log witness add \"$(cat cell.vkey)\""
+    )]
+    Witness(WitnessCommand),
+}
+
+/// `candor log witness …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum WitnessCommand {
+    /// Run the witness until it is stopped; makes its key the first time, and prints it
+    #[command(
+        after_help = "Example:\n  candor log witness run --listen 192.0.2.7:7480 --name alice.example/witness"
+    )]
+    Run(WitnessRun),
+    /// Witness one more log, from now on; the witness may be running
+    #[command(after_help = "Example:\n  candor log witness add \"$(cat cell.vkey)\"")]
+    Add {
+        /// The log's key, as `candor log key` prints it
+        #[arg(value_name = "VKEY")]
+        vkey: String,
+        /// Folder of the witness [default: witness, in the home]
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+    /// Print the witness's key, for policies and for the settings of the cells that it witnesses
+    #[command(after_help = "Example:\n  candor log witness key")]
+    Key {
+        /// Folder of the witness [default: witness, in the home]
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// `candor log witness run`
+#[derive(Debug, Args)]
+pub(crate) struct WitnessRun {
+    /// Address and port at which cells reach the witness, over plain HTTP
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// What the witness is called, for ever; by default after its key
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Folder of the witness [default: witness, in the home]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// `candor server init`

@@ -69,6 +69,13 @@ pub(crate) enum AccountCommand {
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         recovery_file: Option<PathBuf>,
     },
+    /// See what a cell lost that was restored from a backup, and accept it or not
+    #[command(after_help = "Example:\n  candor account re-anchor")]
+    ReAnchor {
+        /// Accept what is shown, without asking
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// `candor account create`
@@ -187,6 +194,46 @@ pub(crate) enum ConsentCommand {
     /// Show all consents that the account ever gave or withdrew
     #[command(after_help = "Example:\n  candor consent history --json")]
     History,
+    /// Make a file that proves a consent to anybody, without a network and without a cell
+    #[command(
+        after_help = "Example:\n  candor consent receipt 3f9a1c -o backup.receipt\n  candor consent receipt 3f9a1c --format json-ld"
+    )]
+    Receipt(ReceiptArgs),
+    /// Check a receipt; needs nothing but the file
+    #[command(
+        after_help = "Example:\n  candor consent verify backup.receipt\n  candor consent verify backup.receipt --policy family.policy\n\nExit codes: 0 valid, 4 not valid, 2 the file or the policy cannot be read."
+    )]
+    Verify {
+        /// The receipt
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Which logs you know and how many witnesses you ask for, as a C2SP tlog-policy file
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        policy: Option<PathBuf>,
+    },
+}
+
+/// `candor consent receipt`
+#[derive(Debug, Args)]
+pub(crate) struct ReceiptArgs {
+    /// The consent's id, as `candor consent history --json` shows it, or the beginning of it
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// The file to write; must not exist. Without it, the receipt is printed
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// The form
+    #[arg(long, value_enum, default_value = "candor")]
+    pub(crate) format: ReceiptFormat,
+}
+
+/// The form of a receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReceiptFormat {
+    /// Signed, for `candor consent verify`
+    Candor,
+    /// Derived from it and not signed: ISO/IEC TS 27560 in the W3C's Data Privacy Vocabulary
+    JsonLd,
 }
 
 /// `candor backup …`

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candor_server::log::Log;
-use candor_server::{Cell, CellConfig, CellOptions, InitError, InitParams, OpenError, ServeError};
+use candor_server::{
+    Cell, CellConfig, CellOptions, InitError, InitParams, OpenError, ReAnchorError, ServeError,
+    begin_log_anew,
+};
 use candor_wire::cell::Invitation;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -58,6 +61,7 @@ pub(crate) fn run(app: &App, command: ServerCommand) -> Outcome {
         ServerCommand::Init(args) => init(app, args),
         ServerCommand::Run { config } => serve(app, config.as_deref()),
         ServerCommand::Invite => invite(app),
+        ServerCommand::ReAnchor { yes } => re_anchor(app, yes),
         ServerCommand::CheckConfig { config } => check_config(app, config.as_deref()),
     }
 }
@@ -128,6 +132,7 @@ pub(crate) fn open_failure(error: &OpenError) -> Failure {
             failure.hint("`candor server check-config` tells more")
         }
         OpenError::Identity(_) => failure.kind(Kind::Integrity),
+        OpenError::BeginningAnew => failure.hint("`candor server re-anchor --yes` finishes it"),
         _ => failure,
     }
 }
@@ -202,6 +207,50 @@ async fn ask_running(app: &App) -> Result<String, SocketError> {
         Some(Answer::Invitation(text)) => Ok(text),
         Some(Answer::Failed(why)) => Err(SocketError::Broken(std::io::Error::other(why))),
         None => Err(SocketError::Nobody),
+    }
+}
+
+/// Begins the log of this home's cell anew.
+fn re_anchor(app: &App, yes: bool) -> Outcome {
+    if !yes {
+        return Err(Failure::new(
+            Kind::Usage,
+            "this begins the cell's public log anew, and every device will ask its person about it",
+        )
+        .hint("only after a restore from a backup; then: `candor server re-anchor --yes`"));
+    }
+    let begun = app
+        .runtime
+        .block_on(begin_log_anew(&app.home.cell()))
+        .map_err(|error| re_anchor_failure(&error))?;
+    app.ui.object(
+        "log",
+        json!({
+            "number": begun.number,
+            "signed_before": begun.signed_before,
+            "statements": begun.statements,
+            "accounts": begun.accounts,
+        }),
+    )?;
+    app.ui.data(&format!(
+        "log {} begins: {} statements of {} accounts go into it",
+        begun.number, begun.statements, begun.accounts
+    ))?;
+    let before = match begun.signed_before {
+        Some(size) => format!("The old log had {size} entries when it was last signed."),
+        None => "How far the old log had come is not remembered.".to_owned(),
+    };
+    app.ui.note(&format!(
+        "{before} Its files are kept beside the new ones.\nNext: `candor server run`. Devices that saw more than this cell has now will say so, and ask: `candor account re-anchor`."
+    ));
+    Ok(())
+}
+
+fn re_anchor_failure(error: &ReAnchorError) -> Failure {
+    match error {
+        ReAnchorError::Open(error) => open_failure(error),
+        error => Failure::because("the log could not be begun anew", error)
+            .hint("run it again: it goes on where it stopped"),
     }
 }
 

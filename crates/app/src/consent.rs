@@ -8,7 +8,7 @@ use crate::door::Door;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::progress::{execute, object, view};
 use crate::text;
-use crate::{device, terminal, views};
+use crate::{device, receipt, terminal, views};
 
 /// What a person answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub(crate) fn run(app: &App, command: ConsentCommand) -> Outcome {
         ConsentCommand::History => with_door(app, |door| {
             show_list(app, &execute(app, door, Command::ConsentHistory)?)
         }),
+        ConsentCommand::Receipt(args) => receipt::make(app, args),
+        ConsentCommand::Verify { file, policy } => receipt::verify(app, &file, policy.as_deref()),
         ConsentCommand::Show { service } => with_door(app, |door| show(app, door, service)),
         ConsentCommand::On { service, yes } => with_door(app, |door| on(app, door, service, yes)),
         ConsentCommand::Off { erase: true, .. } => Err(Failure::usage(

@@ -46,6 +46,11 @@ impl HomeDir {
             .doing(|| "find the current folder".to_owned())
     }
 
+    /// None, for commands that never look at it.
+    pub(crate) fn nowhere() -> Self {
+        Self(PathBuf::new())
+    }
+
     /// The folder.
     pub(crate) fn path(&self) -> &Path {
         &self.0

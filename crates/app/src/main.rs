@@ -20,6 +20,7 @@ mod signals;
 mod socket;
 mod text;
 mod ui;
+mod witness;
 
 #[cfg(feature = "device")]
 mod account;
@@ -34,7 +35,13 @@ mod door;
 #[cfg(feature = "device")]
 mod ledger;
 #[cfg(feature = "device")]
+mod log;
+#[cfg(feature = "device")]
 mod progress;
+#[cfg(feature = "device")]
+mod re_anchor;
+#[cfg(feature = "device")]
+mod receipt;
 #[cfg(feature = "device")]
 mod socket_server;
 #[cfg(feature = "device")]
@@ -75,7 +82,7 @@ fn main() -> ExitCode {
     // Wrong usage exits with 2 here; `--help` and `--version` with 0.
     let Cli { global, command } = Cli::parse();
     let ui = Ui::new(global.json);
-    let app = match prepare(ui, &global) {
+    let app = match prepare(ui, &global, command.needs_home()) {
         Ok(app) => app,
         Err(failure) => {
             Ui::new(global.json).failure(&failure);
@@ -92,11 +99,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn prepare(ui: Ui, global: &Global) -> Outcome<App> {
+fn prepare(ui: Ui, global: &Global, needs_home: bool) -> Outcome<App> {
     // Before the first secret is in memory. What a container forbids is done without.
     #[cfg(feature = "device")]
     let _ = candor_client::sys::harden_process();
-    let home = HomeDir::find(global.home.as_deref())?;
+    let home = match HomeDir::find(global.home.as_deref()) {
+        Err(failure) if needs_home => return Err(failure),
+        found => found.unwrap_or_else(|_| HomeDir::nowhere()),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -140,6 +150,24 @@ fn dispatch(app: &App, command: Top) -> Outcome {
         #[cfg(feature = "device")]
         Top::Ledger(args) => ledger::run(app, args),
         Top::Server(command) => cell::run(app, command),
+        Top::Log(args::LogCommand::Key) => witness::log_key(app),
+        #[cfg(feature = "device")]
+        Top::Log(args::LogCommand::Checkpoint { compare }) => {
+            log::checkpoint(app, compare.as_deref())
+        }
+        #[cfg(feature = "device")]
+        Top::Log(args::LogCommand::Prove { statement, output }) => {
+            log::prove(app, statement, output)
+        }
+        #[cfg(feature = "device")]
+        Top::Log(args::LogCommand::Monitor) => log::monitor(app),
+        #[cfg(feature = "device")]
+        Top::Log(args::LogCommand::Verify {
+            proof,
+            leaf,
+            policy,
+        }) => receipt::verify_proof(app, &proof, &leaf, &policy),
+        Top::Log(args::LogCommand::Witness(command)) => witness::run(app, command),
         Top::Completions { shell } => extras::completions(app, shell),
         Top::Man { to } => extras::man(app, &to),
     }

@@ -38,5 +38,6 @@ fn without_account() -> StatusView {
             "nothing on this device is backed up: {NO_ACCOUNT_HINT}"
         )],
         witnessed: false,
+        log: None,
     }
 }

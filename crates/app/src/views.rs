@@ -337,9 +337,15 @@ pub(crate) fn status(view: &StatusView) -> Vec<String> {
         lines.push(String::new());
         lines.extend(sets(&view.sets));
     }
-    if view.account.is_some() && !view.witnessed {
+    if let Some(log) = &view.log {
         lines.push(String::new());
-        lines.push("unwitnessed: no independent witness watches this cell's log yet".to_owned());
+        lines.extend(crate::log::status_lines(log));
+    } else if view.account.is_some() {
+        lines.push(String::new());
+        lines.push(
+            "unwitnessed: this device has not looked at its cell's log yet (`candor log monitor`)"
+                .to_owned(),
+        );
     }
     if !view.warnings.is_empty() {
         lines.push(String::new());

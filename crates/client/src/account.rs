@@ -652,6 +652,27 @@ async fn append_as(
     Err(AccountError::Contended)
 }
 
+/// Signs one statement of this device for the place after the chain's end.
+pub(crate) fn sign_next(
+    chain: &Chain,
+    keys: &KeyStore,
+    body: Body,
+    key: &SecretKey,
+    surroundings: Surroundings<'_>,
+) -> Result<Vec<Record>, AccountError> {
+    let account_keys = keys.keys(None).ok_or(AccountError::NotEnrolled)?;
+    let first = account_keys.get(1).ok_or(AccountError::NotEnrolled)?;
+    let label = Label::from_bytes([0; 32]);
+    let draft = draft(
+        chain.account(),
+        Some(keys.device()),
+        label,
+        body,
+        surroundings,
+    )?;
+    Ok(sign_all(chain, first, &mut [draft], key))
+}
+
 /// Signs the drafts for the places after the chain's end.
 fn sign_all(chain: &Chain, first: &EpochKey, drafts: &mut [Draft], key: &SecretKey) -> Vec<Record> {
     let history = chain.view().history();

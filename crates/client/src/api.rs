@@ -9,8 +9,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use candor_wire::api::{
     API_VERSION, AppendChain, Appended, CellDescription, ChainPage, EndpointId, ErrorCode,
-    ErrorReply, FoundAccount, HasObjects, HasReply, HeadReply, ObjectPage, OpenAccount, SwapHead,
-    endpoint,
+    ErrorReply, FoundAccount, HasObjects, HasReply, HeadReply, ObjectPage, OpenAccount, StateReply,
+    SwapHead, endpoint,
 };
 use candor_wire::cbor::{self, Canonical};
 use candor_wire::cell::{CellError, CellKeyring, SignedAcknowledgement, SignedCellKeys};
@@ -314,6 +314,38 @@ impl Api {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A published file of the cell's log, of at most `max_bytes`; `None` if the log has none of this
+    /// name. Nothing in it is checked here.
+    pub async fn read_log_file(
+        &self,
+        name: &str,
+        max_bytes: usize,
+    ) -> Result<Option<Bytes>, ApiError> {
+        match self
+            .call(call(EndpointId::ReadLog, &[("*file", name)]))
+            .await
+        {
+            Ok((_, bytes)) if bytes.len() > max_bytes => {
+                integrity("a file of the log is longer than it can be")
+            }
+            Ok((_, bytes)) => Ok(Some(bytes)),
+            Err(ApiError::Refused {
+                code: ErrorCode::NotFound,
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The account's entry in the cell's state map, with its proof, which is the caller's to check.
+    pub async fn read_state(&self, account: AccountId) -> Result<StateReply, ApiError> {
+        let account = account.to_string();
+        let request = call(EndpointId::ReadState, &[("account", &account)]);
+        let reply: StateReply = self.ask(request).await?;
+        version(reply.version)?;
+        Ok(reply)
     }
 
     /// Stores an object. Returns when the cell has acknowledged that it is durable.

@@ -4,7 +4,9 @@
 //!    opened and nothing is sent.
 //! 2. With the grant: the chain is synced, and the grant asked for again; the head is read; the
 //!    vault's index brought up to date; the run stored; the head moved; what was seen remembered.
-//! 3. One set that fails does not keep the others from being backed up, unless the cell is out of
+//! 3. The cell's log is looked at over the same connection ([`crate::log`]). What is wrong there is an
+//!    alarm; a backup that was made stays one that was made.
+//! 4. One set that fails does not keep the others from being backed up, unless the cell is out of
 //!    reach or the person stopped it.
 //!
 //! A run that ended early is known as unfinished until one ends well; the next one sends nothing
@@ -18,9 +20,10 @@ use candor_vault::ObjectSink;
 use candor_vault::backup::{self, BackupError, BackupJob, BackupStats};
 use candor_vault::report::Cancel;
 use candor_vault::rules::Rules;
-use candor_wire::VaultId;
 use candor_wire::consent_record::ServiceCode;
+use candor_wire::{Millis, StatementId, VaultId};
 
+use crate::api::Api;
 use crate::commands::{BackupView, Event, Failure, FailureKind, Problem, View};
 use crate::device_store::BackupSet;
 use crate::engine::Engine;
@@ -69,6 +72,7 @@ impl Engine {
         };
         let pending = self.store().withdrawals()?;
         let now = self.now();
+        let over = self.consents_over(now)?;
         let decided = self.with_chain(|chain| {
             let device = &self.facts.device;
             let grant = candor_consent::grant::<Backup>(
@@ -84,11 +88,51 @@ impl Engine {
                 .is_none_or(|consent| pending.iter().any(|one| one.ends(consent)));
             if ended_here {
                 Err(Refusal::Withdrawn { service })
+            } else if over.contains(&grant.id()) {
+                let at = grant.ends_at();
+                Err(Refusal::Ended { service, at })
             } else {
                 Ok(grant)
             }
         });
         Ok(decided.unwrap_or(Err(Refusal::NoConsent { service })))
+    }
+
+    /// Consents that are over whatever the time is now. Expiry never rests on the cell's word alone, and
+    /// not on one look at this device's clock either (row A52):
+    ///
+    /// * what this device saw to end once stays ended, also when its clock is set back; a new yes is a
+    ///   new consent;
+    /// * a cell's acknowledgement later than the end it is about can only end a consent earlier.
+    pub(crate) fn consents_over(&self, now: Millis) -> Result<Vec<StatementId>, Failure> {
+        let device = self.facts.device;
+        let (ended, late) = self
+            .with_chain(|chain| {
+                let consents = chain.view().consents();
+                let own = consents
+                    .into_iter()
+                    .filter(|(_, one)| one.record.device == device);
+                let (mut ended, mut late) = (Vec::new(), Vec::new());
+                for (id, one) in own {
+                    let ends_at = one.record.ends_at;
+                    if ends_at <= now {
+                        ended.push(id);
+                    } else if one.acknowledged.is_some_and(|time| time >= ends_at) {
+                        late.push(id);
+                    }
+                }
+                (ended, late)
+            })
+            .unwrap_or_default();
+        let mut store = self.store();
+        let mut over = store.ended()?;
+        let new: Vec<StatementId> = ended.into_iter().filter(|id| !over.contains(id)).collect();
+        if !new.is_empty() {
+            store.add_ended(&new)?;
+        }
+        over.extend(new);
+        over.extend(late);
+        Ok(over)
     }
 
     /// Which sets are asked for, and which of them may run.
@@ -140,6 +184,8 @@ impl Engine {
         }
         let mut views = Vec::new();
         let mut first_failure: Option<Failure> = None;
+        // The connection of the newest run that ended well.
+        let mut last_api = None;
         for set in &sets {
             let stop = Cancel::default();
             let Some(_mark) = self.begin_run(&set.name, &stop) else {
@@ -152,7 +198,10 @@ impl Engine {
                 self.back_up(set, events, &stop)
             });
             match result {
-                Ok(view) => views.push(view),
+                Ok((view, api)) => {
+                    views.push(view);
+                    last_api = Some(api);
+                }
                 Err(failure) => {
                     let failure = self.name_the_end(set, failure, cancel);
                     let ends_all = matches!(
@@ -179,6 +228,15 @@ impl Engine {
                 }
             }
         }
+        if let Some(api) = last_api.filter(|_| !cancel.is_cancelled()) {
+            let stop = Cancel::default();
+            pump(events, cancel, &stop, |events| {
+                self.watch_after_run(&api, events, &stop);
+            });
+        }
+        for text in self.reminders(&sets)? {
+            events(Event::Step { text });
+        }
         first_failure.map_or(Ok(View::Backups(views)), Err)
     }
 
@@ -198,7 +256,7 @@ impl Engine {
         set: &BackupSet,
         events: &Events,
         cancel: &Cancel,
-    ) -> Result<BackupView, Failure> {
+    ) -> Result<(BackupView, Arc<Api>), Failure> {
         let began = Instant::now();
         let time = self.now();
         let grant = self.grant_for(set)??;
@@ -211,7 +269,7 @@ impl Engine {
         self.sync_chain(&api)?;
         // What was read may have ended it: another device of the account withdrew.
         self.grant_for(set)??;
-        let objects = self.objects(api, vault, cancel);
+        let objects = self.objects(Arc::clone(&api), vault, cancel);
         let mut open = self.open_vault(Arc::clone(&objects), vault, events)?;
         let moved = || objects.moved_bytes();
         let meter = Meter::new(events, "backup", &moved);
@@ -236,7 +294,7 @@ impl Engine {
             bytes_stored,
             ..
         } = outcome.stats;
-        Ok(BackupView {
+        let view = BackupView {
             set: set.name.clone(),
             snapshot: snapshot.id.to_string(),
             files,
@@ -247,15 +305,11 @@ impl Engine {
             stored_bytes: bytes_stored,
             duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             problems,
-        })
+        };
+        Ok((view, api))
     }
 
-    fn job(
-        &self,
-        set: &BackupSet,
-        vault: VaultId,
-        time: candor_wire::Millis,
-    ) -> Result<BackupJob, Failure> {
+    fn job(&self, set: &BackupSet, vault: VaultId, time: Millis) -> Result<BackupJob, Failure> {
         Ok(BackupJob {
             sources: set.paths.clone(),
             rules: Rules {

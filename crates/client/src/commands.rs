@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::path_text::PathText;
 
 /// The version of these types; both ends of a socket must have the same.
-pub const COMMANDS_VERSION: u32 = 1;
+pub const COMMANDS_VERSION: u32 = 2;
 
 /// A request to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,11 @@ pub enum Command {
         service: String,
         /// A backup set; `None` for all.
         set: Option<String>,
+    },
+    /// Makes a receipt of a consent: a file that proves it to anybody, offline (errand: verify).
+    ConsentReceipt {
+        /// The consent's id, or a beginning of it that no other statement has.
+        id: String,
     },
     /// Adds a backup set. Sends nothing.
     BackupAdd {
@@ -108,6 +113,13 @@ pub enum Command {
         /// Read and verify every byte.
         read_data: bool,
     },
+    /// What a cell that was restored from a backup lost (errand: re-anchor). Changes nothing.
+    ReAnchorPropose,
+    /// Accepts exactly that (errand: re-anchor).
+    ReAnchorAccept {
+        /// [`ReAnchorView::token`]: ties the yes to what was shown.
+        token: String,
+    },
     /// Lines of the ledger. Sends nothing. Streams [`Event::LedgerLine`].
     Ledger {
         /// Only lines from this time on, milliseconds UTC.
@@ -115,6 +127,18 @@ pub enum Command {
     },
     /// Checks the ledger's hash chain and signature. Sends nothing.
     LedgerVerify,
+    /// The newest checkpoint of the cell's log, checked against everything seen before (errand: verify).
+    LogCheckpoint {
+        /// The text of a checkpoint that somebody else was shown; it must belong to the same log.
+        compare: Option<String>,
+    },
+    /// Proves that a statement of the account is in the cell's log (errand: verify).
+    LogProve {
+        /// The statement's id, a consent's for example, or a beginning of it that no other has.
+        statement: String,
+    },
+    /// Looks through the cell's log for the account's statements, and at its state (errand: verify).
+    LogMonitor,
     /// The person typed back words of the recovery phrase: marks it as confirmed.
     PhraseConfirmed,
     /// Asks a running engine to end cleanly.
@@ -264,6 +288,8 @@ pub enum View {
     Devices(Vec<DeviceView>),
     /// Answer to [`Command::ConsentList`] and [`Command::ConsentHistory`].
     Consents(Vec<ConsentView>),
+    /// Answer to [`Command::ConsentReceipt`].
+    Receipt(Box<crate::receipt::ReceiptFileView>),
     /// Answer to [`Command::ConsentPropose`].
     Proposal(ProposalView),
     /// Answer to [`Command::BackupAdd`].
@@ -280,6 +306,68 @@ pub enum View {
     Checked(CheckView),
     /// Answer to [`Command::LedgerVerify`].
     LedgerVerified(LedgerVerifiedView),
+    /// Answer to [`Command::LogCheckpoint`].
+    LogCheckpoint(LogCheckpointView),
+    /// Answer to [`Command::LogProve`].
+    LogProof(Box<LogProofView>),
+    /// Answer to [`Command::LogMonitor`].
+    LogMonitored(LogMonitorView),
+    /// Answer to [`Command::ReAnchorPropose`].
+    ReAnchor(ReAnchorView),
+    /// Answer to [`Command::ReAnchorAccept`].
+    ReAnchored(ReAnchoredView),
+}
+
+/// What a restored cell lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReAnchorView {
+    /// Whether the cell shows less than this device saw. If not, there is nothing to accept.
+    pub is_older: bool,
+    /// Entries of the account's chain that the cell no longer has.
+    pub lost: Vec<LostStatementView>,
+    /// Whether they can be brought back from this device.
+    pub comes_back: bool,
+    /// Vaults whose newest snapshots the cell no longer has.
+    pub heads: Vec<LostHeadView>,
+    /// Entries of the log as this device saw it last.
+    pub log_before: Option<u64>,
+    /// Entries of the log as the cell shows it now.
+    pub log_now: Option<u64>,
+    /// For [`Command::ReAnchorAccept`].
+    pub token: String,
+}
+
+/// An entry of the chain that a restored cell lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostStatementView {
+    /// What it is, in words.
+    pub kind: String,
+    /// When it was stated, milliseconds UTC.
+    pub time_ms: Option<i64>,
+}
+
+/// A vault that a restored cell has an older state of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostHeadView {
+    /// The backup set on this device, if it is one's.
+    pub set: Option<String>,
+    /// The vault.
+    pub vault: String,
+    /// How often it had been written to.
+    pub before: u64,
+    /// How often according to the cell.
+    pub now: u64,
+}
+
+/// What was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReAnchoredView {
+    /// Entries of the chain that this device brought back.
+    pub brought_back: u64,
+    /// Entries that could not be brought back.
+    pub given_up: u64,
+    /// Where is kept what was seen before.
+    pub evidence: String,
 }
 
 /// What is on, what is safe, what is pending.
@@ -293,8 +381,85 @@ pub struct StatusView {
     pub sets: Vec<SetView>,
     /// Sentences about what is not safe or needs the person.
     pub warnings: Vec<String>,
-    /// Whether the transparency log of the cell is witnessed; `false` until a quorum is known.
+    /// Whether the transparency log of the cell is witnessed by the quorum of this device's policy, and
+    /// was so lately.
     pub witnessed: bool,
+    /// The cell's log as this device saw it last; absent before it looked.
+    pub log: Option<Box<LogView>>,
+}
+
+/// The cell's log as this device saw it last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogView {
+    /// Name of the log.
+    pub origin: String,
+    /// How many entries it had.
+    pub size: u64,
+    /// Root of the tree over them, in base64.
+    pub root: String,
+    /// `witnessed`, `stale` (no quorum vouched for it lately) or `unwitnessed`.
+    pub standing: String,
+    /// The same as a sentence.
+    pub sentence: String,
+    /// Whether there is a policy on this device that asks for witnesses.
+    pub has_quorum: bool,
+    /// Names of the witnesses that vouched for this checkpoint.
+    pub witnesses: Vec<String>,
+    /// When a quorum last vouched for any checkpoint of the log, milliseconds UTC, by its clocks.
+    pub witnessed_ms: Option<i64>,
+    /// When the log was last looked through, milliseconds UTC.
+    pub checked_ms: Option<i64>,
+    /// What stands against the cell, each a sentence.
+    pub findings: Vec<String>,
+    /// How many files of evidence against the cell are in the folder `evidence`.
+    pub evidence_files: u64,
+}
+
+/// The newest checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCheckpointView {
+    /// What it says, and how well it is witnessed.
+    pub log: LogView,
+    /// The signed checkpoint (C2SP tlog-checkpoint), as it came.
+    pub checkpoint: String,
+    /// How many entries the log had when this device looked before; absent if it never did.
+    pub seen_before: Option<u64>,
+    /// How many entries the checkpoint to compare with has, which belongs to the same log.
+    pub compared: Option<u64>,
+}
+
+/// The proof that a statement is in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogProofView {
+    /// The statement's id.
+    pub statement: String,
+    /// What it states, in words.
+    pub what: String,
+    /// Place of its entry in the log.
+    pub index: u64,
+    /// Entries of the log in the proof's checkpoint.
+    pub size: u64,
+    /// The entry itself, in hexadecimal: what the proof is about.
+    pub leaf: String,
+    /// The proof (C2SP tlog-proof).
+    pub proof: String,
+    /// How well the proof's checkpoint is witnessed.
+    pub log: LogView,
+}
+
+/// What looking through the log gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogMonitorView {
+    /// The log.
+    pub log: LogView,
+    /// Statements of the account.
+    pub statements: u64,
+    /// Those of them whose entries were found.
+    pub found: u64,
+    /// Entries that were new since the last time.
+    pub new_entries: u64,
+    /// Whether the state map has the account, and says of it what this device knows.
+    pub state_matches: bool,
 }
 
 /// A service and its state.

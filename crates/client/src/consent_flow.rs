@@ -15,6 +15,7 @@ use candor_consent::{Proposal, Refusal};
 use candor_wire::consent_record::{Collected, ServiceCode, Withdrawal};
 use candor_wire::epoch::EpochRecord;
 use candor_wire::errand::Purpose;
+use candor_wire::limits::CONSENT_MAX_MS;
 use candor_wire::statement::Body;
 use candor_wire::time::DAY_MS;
 use candor_wire::{Millis, StatementId, VaultId};
@@ -119,6 +120,24 @@ impl Engine {
             .map(|grant| (grant.id(), grant.ends_at())))
     }
 
+    /// When a consent that is given now ends. It lasts longer than every one that is over for this device
+    /// and does not look so: the one that lasts longest is the one that counts.
+    fn end_beyond(&self, now: Millis) -> Result<Millis, Failure> {
+        let over = self.consents_over(now)?;
+        let newest = self.with_chain(|chain| {
+            let consents = over.iter().filter_map(|id| chain.view().consent(id));
+            consents.map(|consent| consent.record.ends_at).max()
+        });
+        let usual = end_of_consent(now);
+        Ok(match newest.flatten() {
+            Some(newest) if newest >= usual => {
+                let day = newest.0.div_euclid(DAY_MS).saturating_add(1);
+                Millis(day.saturating_mul(DAY_MS)).min(now.plus_ms(CONSENT_MAX_MS))
+            }
+            _ => usual,
+        })
+    }
+
     fn prepare(&self, service: ServiceCode, names: &[String]) -> Result<Prepared, Failure> {
         let notice = offered(service)?;
         let now = self.now();
@@ -144,7 +163,7 @@ impl Engine {
                 sets.push(set);
             }
         }
-        let ends_at = end_of_consent(now);
+        let ends_at = self.end_beyond(now)?;
         let mut what = String::new();
         for path in sets.iter().flat_map(|set| &set.paths) {
             let separator = if what.is_empty() {

@@ -1,9 +1,12 @@
-//! The device's own database: backup sets and their runs, the cached chain, withdrawals on their way.
+//! The device's own database: backup sets and their runs, the cached chain, withdrawals on their way, and
+//! how far the cell's log was watched.
 //!
 //! SQLite in WAL mode with `synchronous=FULL`: what a call wrote is durable when it returns. The
 //! cached chain is checked again whenever it is loaded, so that nothing that somebody writes into
 //! this file can make a consent or a device. It holds no secrets; names of folders are in it, and
 //! the file is readable by its owner alone.
+
+mod log;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -22,8 +25,11 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 /// Marks the file as this database (SQLite's `application_id`): "CNDd".
 const APPLICATION_ID: i32 = 0x434e_4464;
 
-/// The version of the schema that this build writes and the lowest that it accepts.
-pub const DEVICE_STORE_VERSION: i32 = 1;
+pub use log::{LogFinding, Watched};
+
+/// The version of the schema that this build writes. Version 1, without the tables of the log, is
+/// brought up to it.
+pub const DEVICE_STORE_VERSION: i32 = 2;
 
 /// How long a statement waits for another process that reads the file, in milliseconds. Nobody else
 /// writes: the home's lock sees to that.
@@ -208,10 +214,15 @@ impl DeviceStore {
         match (application, version) {
             (0, 0) => self.write(|transaction| {
                 transaction.execute_batch(SCHEMA)?;
+                transaction.execute_batch(log::SCHEMA)?;
                 transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
                 transaction.pragma_update(None, "user_version", DEVICE_STORE_VERSION)
             }),
             (APPLICATION_ID, DEVICE_STORE_VERSION) => Ok(()),
+            (APPLICATION_ID, 1) => self.write(|transaction| {
+                transaction.execute_batch(log::SCHEMA)?;
+                transaction.pragma_update(None, "user_version", DEVICE_STORE_VERSION)
+            }),
             (APPLICATION_ID, version) => Err(DeviceStoreError::Version {
                 path: self.path.clone(),
                 version,
@@ -432,6 +443,21 @@ impl DeviceStore {
                 transaction.execute(
                     "INSERT INTO chain (sequence, record) VALUES (?1, ?2)
                      ON CONFLICT (sequence) DO UPDATE SET record = excluded.record",
+                    params![sequence, cbor::encode(record)],
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Replaces the whole cached chain. All or nothing.
+    pub fn replace_chain(&mut self, records: &[Record]) -> Result<(), DeviceStoreError> {
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM chain", [])?;
+            for record in records {
+                let sequence = i64::try_from(record.sequence).unwrap_or(i64::MAX);
+                transaction.execute(
+                    "INSERT INTO chain (sequence, record) VALUES (?1, ?2)",
                     params![sequence, cbor::encode(record)],
                 )?;
             }

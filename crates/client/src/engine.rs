@@ -6,8 +6,8 @@
 //!
 //! Threads: [`Engine::execute`] blocks, and may be called from many threads at once, but never from
 //! an asynchronous task. Work on one vault excludes other work on it; changes of the chain queue.
-//! Locks are taken in the order chain turn, key store, store, chain, each for a moment; only the
-//! chain turn, and the key store while statements are appended, are held while a cell is waited for.
+//! Locks are taken in the order log turn, chain turn, key store, store, chain, each for a moment; only
+//! the turns, and the key store while statements are appended, are held while a cell is waited for.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -103,6 +103,9 @@ pub struct Engine {
     pub(crate) egress: Egress,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) memory: Memory,
+    /// Held from the reading of a checkpoint until it is remembered: two that are read at one time must
+    /// not look like a log that shrank.
+    pub(crate) log_turn: Mutex<()>,
     chain_turn: Mutex<()>,
     chain: Mutex<Option<Chain>>,
     keys: Mutex<KeyStore>,
@@ -168,6 +171,7 @@ impl Engine {
             egress,
             ledger,
             memory,
+            log_turn: Mutex::new(()),
             chain_turn: Mutex::new(()),
             chain: Mutex::new(chain),
             keys: Mutex::new(keys),
@@ -219,6 +223,7 @@ impl Engine {
                 answered,
             } => self.consent_give(&service, &sets, &token, answered),
             Command::ConsentOff { service, set } => self.consent_off(&service, set.as_deref()),
+            Command::ConsentReceipt { id } => self.consent_receipt(&id, cancel),
             Command::BackupAdd {
                 name,
                 paths,
@@ -241,6 +246,8 @@ impl Engine {
                 privileged,
             } => self.backup_restore(&snapshot, &paths, &to, privileged, events, cancel),
             Command::BackupCheck { read_data } => self.backup_check(read_data, events, cancel),
+            Command::ReAnchorPropose => self.re_anchor_propose(),
+            Command::ReAnchorAccept { token } => self.re_anchor_accept(&token, cancel),
             Command::Ledger { since_ms } => {
                 self.ledger.lines(since_ms, &mut |line| {
                     events(Event::LedgerLine(Box::new(line)))
@@ -248,6 +255,9 @@ impl Engine {
                 Ok(View::Done)
             }
             Command::LedgerVerify => Ok(View::LedgerVerified(self.ledger.verify()?)),
+            Command::LogCheckpoint { compare } => self.log_checkpoint(compare.as_deref(), cancel),
+            Command::LogProve { statement } => self.log_prove(&statement, cancel),
+            Command::LogMonitor => self.log_monitor(cancel),
             Command::PhraseConfirmed => {
                 let mut keys = self.keys();
                 keys.set_phrase_confirmed();
@@ -298,6 +308,11 @@ impl Engine {
     /// Reads from the chain as this device knows it; `None` when it knows none.
     pub(crate) fn with_chain<T>(&self, read: impl FnOnce(&Chain) -> T) -> Option<T> {
         lock(&self.chain).as_ref().map(read)
+    }
+
+    /// Takes over a chain that is kept already.
+    pub(crate) fn set_chain(&self, chain: Chain) {
+        *lock(&self.chain) = Some(chain);
     }
 
     /// A copy of the view, for what takes longer.

@@ -25,6 +25,7 @@ use crate::epochs::EpochError;
 use crate::home::HomeError;
 use crate::keystore::KeyStoreError;
 use crate::ledger::LedgerError;
+use crate::log::{LogError, ReadFault, StateError};
 use crate::memory::MemoryError;
 use crate::phrase::PhraseError;
 use crate::sets::SetError;
@@ -33,7 +34,8 @@ use crate::sets::SetError;
 const CAUSES_MAX: usize = 16;
 
 const RESUMES: &str = "run the same command again later: it goes on where it stopped";
-const TAMPERED: &str = "do not go on with this cell before you know why; nothing was written, and `candor ledger list` has the alarm";
+/// What to do about everything that an honest cell does not do.
+pub(crate) const TAMPERED: &str = "do not go on with this cell before you know why; nothing was written, and `candor ledger list` has the alarm. If the cell was restored from a backup, `candor account re-anchor` shows what it lost, and asks";
 const DISK_FULL: &str =
     "make room on this disk, then run the command again: it goes on where it stopped";
 
@@ -113,6 +115,7 @@ fn is<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E>
 
 fn recognise(error: &(dyn Error + 'static)) -> Option<Failure> {
     of_the_cell(error)
+        .or_else(|| of_the_log(error))
         .or_else(|| of_the_account(error))
         .or_else(|| of_the_vault(error))
         .or_else(|| of_the_device(error))
@@ -227,6 +230,26 @@ fn refused(code: ErrorCode, used_bytes: Option<u64>, quota_bytes: Option<u64>) -
         }
     };
     Failure::new(kind, sentence).with_hint(hint)
+}
+
+fn of_the_log(error: &(dyn Error + 'static)) -> Option<Failure> {
+    if let Some(log) = is::<LogError>(error) {
+        return Some(match log {
+            LogError::NoLog => Failure::new(FailureKind::Failed, error.to_string())
+                .with_hint("ask who runs the cell to update it"),
+            LogError::NotYet => Failure::new(FailureKind::Failed, error.to_string())
+                .with_hint("try again in a few seconds"),
+            LogError::OtherLog => Failure::new(FailureKind::Policy, error.to_string())
+                .with_hint("add this log's key to the file, or take every `log` line out of it"),
+            _ => integrity(error),
+        });
+    }
+    match is::<ReadFault>(error) {
+        Some(ReadFault::Missing) => return Some(integrity(error)),
+        Some(_) => return None,
+        None => {}
+    }
+    is::<StateError>(error).map(|_| integrity(error))
 }
 
 fn of_the_account(error: &(dyn Error + 'static)) -> Option<Failure> {
@@ -436,6 +459,7 @@ from!(
     HomeError,
     KeyStoreError,
     LedgerError,
+    LogError,
     MemoryError,
     PhraseError,
     Refusal,

@@ -88,6 +88,16 @@ impl Home {
         self.path.join("device.sqlite")
     }
 
+    /// The policy for the cell's log, which the person puts there, or does not: a C2SP tlog-policy file.
+    pub fn log_policy(&self) -> PathBuf {
+        self.path.join("log-policy")
+    }
+
+    /// The folder of what speaks against the cell. Made when there is something to put in.
+    pub fn evidence(&self) -> PathBuf {
+        self.path.join("evidence")
+    }
+
     /// The embedded cell's data, if the cell runs in this process.
     pub fn cell(&self) -> PathBuf {
         self.path.join("cell")

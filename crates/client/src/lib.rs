@@ -1,8 +1,8 @@
 //! The device: its keys, the one place that opens connections and the record of all of them, and the
 //! services that a person switched on. Returns plain views; never prints, never reads the environment.
 //!
-//! May be used by `candor-app` and by tests. Depends on `candor-vault`, `candor-consent` and
-//! `candor-wire`; never on a server's crate.
+//! May be used by `candor-app` and by tests. Depends on `candor-vault`, `candor-log`, `candor-consent`
+//! and `candor-wire`; never on a server's crate.
 
 pub mod account;
 pub mod api;
@@ -16,9 +16,11 @@ pub mod epochs;
 pub mod home;
 pub mod keystore;
 pub mod ledger;
+mod log;
 pub mod memory;
 pub mod path_text;
 pub mod phrase;
+pub mod receipt;
 pub mod sets;
 pub mod status;
 pub mod sys;
@@ -30,6 +32,8 @@ mod consent_flow;
 mod durable;
 mod events;
 mod failure;
+mod re_anchor_flow;
+mod receipt_flow;
 mod restore_flow;
 mod seal_small;
 mod vault_access;

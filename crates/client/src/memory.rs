@@ -7,12 +7,16 @@
 //!    and its first look at the cell is believed as far as signatures go.
 //!
 //! Nothing in it is secret. A hash at the end tells damage; a damaged memory is never taken for a
-//! missing one, because that would be a way to make a device forget. Threats: rows 15, 23.
+//! missing one, because that would be a way to make a device forget. Of the cell's log it holds the whole
+//! newest checkpoint, signatures included: when the cell shows another history, this is the evidence.
+//! Whether a larger log continues the remembered one is shown by tiles, which [`crate::log`] reads; here
+//! a log only never shrinks. Threats: rows A15, A23, B22.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use candor_log::checkpoint::{CHECKPOINT_MAX_BYTES, SignedCheckpoint};
 use candor_wire::cbor::{self, Canonical};
 use candor_wire::chain::{AccountView, VAULTS_MAX};
 use candor_wire::head::HeadHash;
@@ -22,11 +26,22 @@ use candor_wire::{CellId, VaultId};
 
 use crate::durable;
 
-/// The version of the memory that this build writes and the lowest that it accepts.
-pub const MEMORY_VERSION: u8 = 1;
+/// The version of the memory that this build writes.
+pub const MEMORY_VERSION: u8 = 2;
 
-/// Largest memory file, in bytes: an entry of a vault has below 96, and there are at most 1,024.
+/// The lowest version that this build reads. Version 1 knew nothing of the log: with it, the device is
+/// fresh in that part.
+pub const MEMORY_VERSION_MIN: u8 = 1;
+
+/// Largest memory file, in bytes: an entry of a vault has below 96, and there are at most 1,024; a
+/// checkpoint has at most 128 KiB, and the names of its witnesses 4 KiB.
 pub const MEMORY_MAX_BYTES: usize = 256 * 1024;
+
+/// Most witnesses whose names are remembered: a policy has no more.
+pub const WITNESSES_MAX: usize = candor_log::policy::POLICY_WITNESSES_MAX;
+
+/// Longest remembered name of a witness, in bytes: a policy may have longer ones, a line for a person not.
+pub const WITNESS_NAME_MAX_BYTES: usize = 60;
 
 const CHECK_BYTES: usize = 16;
 const CHECK_CONTEXT: &str = "candor 2026 rollback memory check v1";
@@ -44,6 +59,10 @@ pub enum Remembered {
     Epoch,
     /// The lowest accepted version of sealed objects.
     Format,
+    /// The cell's log.
+    Log,
+    /// The state map in the cell's log.
+    StateMap,
 }
 
 impl Remembered {
@@ -55,6 +74,8 @@ impl Remembered {
             Self::Head => "a vault's head",
             Self::Epoch => "a vault's key epoch",
             Self::Format => "the format of sealed objects",
+            Self::Log => "the cell's log",
+            Self::StateMap => "the state map in the cell's log",
         }
     }
 }
@@ -118,6 +139,42 @@ pub struct RememberedChain {
     pub tip: Link,
 }
 
+/// The newest state of the cell's log that this device saw.
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct RememberedLog {
+    /// The whole signed checkpoint, as it came.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub checkpoint: Vec<u8>,
+    /// The newest version of the state map that was proven to this device; 0 before the first.
+    #[n(1)]
+    pub map_version: u64,
+    /// The newest time to which a quorum of witnesses vouched for any checkpoint of the log, POSIX
+    /// seconds by the witnesses' clocks; absent before the first.
+    #[n(2)]
+    pub witnessed_s: Option<u64>,
+    /// Names of those witnesses: at most [`WITNESSES_MAX`] of [`WITNESS_NAME_MAX_BYTES`].
+    #[n(3)]
+    pub witnesses: Vec<String>,
+}
+
+impl RememberedLog {
+    /// The checkpoint. `None` for bytes that are none, which a memory never holds.
+    pub fn checkpoint(&self) -> Option<SignedCheckpoint> {
+        SignedCheckpoint::parse(&self.checkpoint).ok()
+    }
+
+    fn is_sound(&self) -> bool {
+        let names_fit = self.witnesses.len() <= WITNESSES_MAX
+            && self
+                .witnesses
+                .iter()
+                .all(|name| name.len() <= WITNESS_NAME_MAX_BYTES);
+        names_fit && self.checkpoint.len() <= CHECKPOINT_MAX_BYTES && self.checkpoint().is_some()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 struct State {
@@ -138,6 +195,9 @@ struct State {
     format_floor: u8,
     #[n(6)]
     suite_floor: u8,
+    /// Absent before the first, and in version 1.
+    #[n(7)]
+    log: Option<RememberedLog>,
 }
 
 impl Canonical for State {
@@ -181,24 +241,32 @@ fn load(path: &Path) -> Result<Option<State>, MemoryError> {
         return Err(MemoryError::Damaged);
     }
     let state: State = cbor::decode(body).map_err(|_| MemoryError::Damaged)?;
-    if state.version != MEMORY_VERSION {
+    if !(MEMORY_VERSION_MIN..=MEMORY_VERSION).contains(&state.version) {
         return Err(MemoryError::Version {
             version: state.version,
         });
     }
+    let log_fits = match &state.log {
+        None => true,
+        Some(log) => state.version >= 2 && log.is_sound(),
+    };
     let ascends = state
         .heads
         .windows(2)
         .all(|pair| pair[0].vault < pair[1].vault);
-    if ascends {
-        Ok(Some(state))
+    if ascends && log_fits {
+        // What is written next is of this build's version.
+        Ok(Some(State {
+            version: MEMORY_VERSION,
+            ..state
+        }))
     } else {
         Err(MemoryError::Damaged)
     }
 }
 
 /// The link of the first `length` entries of a chain, worked out from its history.
-fn link_at(view: &AccountView, length: u64) -> Option<Link> {
+pub(crate) fn link_at(view: &AccountView, length: u64) -> Option<Link> {
     let mut tip = genesis_link();
     let entries = view.history().get(..usize::try_from(length).ok()?)?;
     for entry in entries {
@@ -252,6 +320,27 @@ fn check_head(
     }
 }
 
+fn check_log(state: &State, shown: &RememberedLog) -> Result<(), MemoryError> {
+    let Some(shown_head) = shown.checkpoint().filter(|_| shown.is_sound()) else {
+        return Err(MemoryError::Damaged);
+    };
+    let Some(seen) = &state.log else {
+        return Ok(());
+    };
+    let seen_head = seen.checkpoint().ok_or(MemoryError::Damaged)?;
+    let (old, new) = (seen_head.head(), shown_head.head());
+    let is_other =
+        seen_head.origin() != shown_head.origin() || (old.size == new.size && old.root != new.root);
+    if new.size < old.size || is_other {
+        return rollback(Remembered::Log);
+    }
+    if shown.map_version < seen.map_version {
+        rollback(Remembered::StateMap)
+    } else {
+        Ok(())
+    }
+}
+
 impl Memory {
     /// Opens the memory of this device at `cell`, or begins a fresh one (which is written with the
     /// first thing to remember).
@@ -266,6 +355,7 @@ impl Memory {
             heads: Vec::new(),
             format_floor: 0,
             suite_floor: 0,
+            log: None,
         });
         if state.cell != cell {
             return Err(MemoryError::OtherCell);
@@ -346,6 +436,29 @@ impl Memory {
         head_of(&self.state(), vault)
     }
 
+    /// The newest head seen of every vault, ascending by vault.
+    pub fn heads(&self) -> Vec<RememberedHead> {
+        self.state().heads.clone()
+    }
+
+    /// The newest state of the cell's log that was seen.
+    pub fn log(&self) -> Option<RememberedLog> {
+        self.state().log.clone()
+    }
+
+    /// Refuses a log that is smaller than the largest one seen, one of the same size with another root,
+    /// and an older version of the state map; remembers all others. The caller has checked the
+    /// signature, and that a larger log continues the remembered one.
+    pub fn remember_log(&self, shown: RememberedLog) -> Result<(), MemoryError> {
+        let mut state = self.state();
+        check_log(&state, &shown)?;
+        let changed = State {
+            log: Some(shown),
+            ..state.clone()
+        };
+        self.store(&mut state, changed)
+    }
+
     /// Refuses a head that is older than the newest one seen, that has the same counter and another
     /// hash, or that fell back to an earlier epoch. `shown` is `None` for a vault without a head.
     pub fn check_head(
@@ -387,6 +500,29 @@ impl Memory {
             Err(_) if changed.heads.len() >= VAULTS_MAX => return Err(MemoryError::TooMany),
             Err(place) => changed.heads.insert(place, shown),
         }
+        self.store(&mut state, changed)
+    }
+
+    /// Forgets what is newer than this: a person accepted an older state, and the acceptance is signed and
+    /// on the chain. Only for that. The floor of formats stays.
+    pub(crate) fn re_anchor(
+        &self,
+        serial: u32,
+        view: &AccountView,
+        heads: Vec<RememberedHead>,
+        log: Option<RememberedLog>,
+    ) -> Result<(), MemoryError> {
+        let mut state = self.state();
+        let changed = State {
+            serial,
+            chain: Some(RememberedChain {
+                length: view.next_sequence(),
+                tip: view.tip(),
+            }),
+            heads,
+            log,
+            ..state.clone()
+        };
         self.store(&mut state, changed)
     }
 

@@ -15,7 +15,9 @@ use candor_wire::{Millis, ids};
 
 use crate::account;
 use crate::clock::date_text;
-use crate::commands::{AccountView, DeviceView, Failure, ServiceView, SetView, StatusView, View};
+use crate::commands::{
+    AccountView, DeviceView, Failure, FailureKind, LogView, ServiceView, SetView, StatusView, View,
+};
 use crate::consent_flow::RENEWAL_DAYS;
 use crate::device_store::BackupSet;
 use crate::engine::{Engine, unknown_chain};
@@ -206,13 +208,15 @@ impl Engine {
         let account = self.account_view()?;
         let sets = self.set_views()?;
         let services = self.services()?;
-        let warnings = self.warnings(&account, &sets)?;
+        let mut warnings = self.warnings(&account, &sets)?;
+        let log = self.log_status(&mut warnings)?;
         Ok(View::Status(StatusView {
             account: Some(account),
             services,
             sets,
             warnings,
-            witnessed: false,
+            witnessed: log.as_ref().is_some_and(LogView::is_witnessed),
+            log: log.map(Box::new),
         }))
     }
 
@@ -321,15 +325,78 @@ impl Engine {
             ));
         }
         let known = self.store().set(name)?;
-        if let Ok((_, ends)) = self.consent_of(&known)?
-            && ends <= self.now().plus_ms(RENEWAL_DAYS * DAY_MS)
-        {
-            out.push(format!(
-                "the consent for {name} ends on {}: `candor consent on backup` renews it",
+        out.extend(self.reminder(&known)?);
+        Ok(out)
+    }
+
+    /// A sentence about a consent that ends within [`RENEWAL_DAYS`].
+    fn reminder(&self, set: &BackupSet) -> Result<Option<String>, Failure> {
+        let Ok((_, ends)) = self.consent_of(set)? else {
+            return Ok(None);
+        };
+        let is_near = ends <= self.now().plus_ms(RENEWAL_DAYS * DAY_MS);
+        Ok(is_near.then(|| {
+            format!(
+                "the consent for {} ends on {}: `candor consent on backup` renews it",
+                set.name,
                 date_text(ends)
+            )
+        }))
+    }
+
+    /// The same for several sets.
+    pub(crate) fn reminders(&self, sets: &[BackupSet]) -> Result<Vec<String>, Failure> {
+        let reminders = sets.iter().map(|set| self.reminder(set));
+        let found: Result<Vec<Option<String>>, Failure> = reminders.collect();
+        Ok(found?.into_iter().flatten().collect())
+    }
+
+    /// The log as it was seen last. What stands against it, or keeps it from being judged, is a warning.
+    fn log_status(&self, warnings: &mut Vec<String>) -> Result<Option<LogView>, Failure> {
+        let log = match self.log_view() {
+            Ok(log) => log,
+            // A policy that cannot be read is no reason to show nothing else.
+            Err(failure) if failure.kind == FailureKind::Usage => {
+                warnings.push(failure.sentence);
+                return self.log_view_under(None, None);
+            }
+            Err(failure) => return Err(failure),
+        };
+        let Some(log) = log else {
+            return Ok(None);
+        };
+        warnings.extend(log.findings.iter().map(|one| format!("ALARM: {one}")));
+        if log.is_stale() && !log.findings.contains(&log.sentence) {
+            warnings.push(log.sentence.clone());
+        }
+        if log.evidence_files > 0 {
+            warnings.push(format!(
+                "files that speak against the cell are kept: {} in the folder evidence of candor's folder; once you know why, put them elsewhere",
+                log.evidence_files
             ));
         }
-        Ok(out)
+        let late = log
+            .checked_ms
+            .filter(|checked| self.now().0.saturating_sub(*checked) > OVERDUE_AFTER_MS);
+        if let Some(checked) = late {
+            warnings.push(format!(
+                "the cell's log was last looked through on {}: `candor log monitor`",
+                date_text(Millis(checked))
+            ));
+        }
+        Ok(Some(log))
+    }
+}
+
+impl LogView {
+    /// Whether a quorum vouches for the newest state, and did so lately.
+    pub fn is_witnessed(&self) -> bool {
+        self.standing == crate::log::WITNESSED
+    }
+
+    /// Whether a quorum vouched for the log once, and not lately.
+    pub fn is_stale(&self) -> bool {
+        self.standing == crate::log::STALE
     }
 }
 

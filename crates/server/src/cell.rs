@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
+use candor_log::note::{KeyKind, VerifierKey};
 use candor_store::{CreateOutcome, RecordsError, SecretHash, Store, StoreError};
 use candor_wire::api::{API_VERSION, CellDescription};
 use candor_wire::cbor;
 use candor_wire::cell::{
     CELL_FORMAT_VERSION, CELL_KEYS_MAX, CellError, CellKeyring, CellKeys, Invitation,
-    InvitationRight, SignedCellKeys, cell_id,
+    InvitationRight, SignedCellKeys, cell_id, log_origin,
 };
 use candor_wire::ids::CellId;
 use candor_wire::sign::Ed25519Public;
@@ -23,20 +24,30 @@ use crate::keys::{CellKeyFiles, KeyError};
 use crate::listener::{self, Listening, ServeError};
 use crate::log::Log;
 use crate::random::{self, NoRandomness};
+use crate::re_anchor::{Anew, begun_anew};
 use crate::shared::Shared;
+use crate::transparency::Signer;
+use crate::transparency::signer::SignerError;
 use crate::{routes, sys};
 
 /// The settings, within a cell's directory. Written last: a directory without it is no cell yet.
-const CONFIG_FILE: &str = "cell.toml";
+pub(crate) const CONFIG_FILE: &str = "cell.toml";
 
 /// The keys, within a cell's directory.
-const KEYS_DIRECTORY: &str = "keys";
+pub(crate) const KEYS_DIRECTORY: &str = "keys";
+
+/// What the log's signer remembers, within a cell's directory. Never restored from a backup.
+pub(crate) const SIGNER_FILE: &str = "keys/log-signer";
 
 /// Database and objects, within a cell's directory.
-const STORE_DIRECTORY: &str = "store";
+pub(crate) const STORE_DIRECTORY: &str = "store";
 
 /// Name of the stored value with all generations of the cell's signed keys.
 const KEYS_VALUE: &str = "cell-keys";
+
+/// After a restore from a backup, serials of the cell's keys go on at the next multiple of this: the ones
+/// in between may have been given to generations that the backup does not know.
+const SERIALS_SKIPPED: u32 = 1000;
 
 /// How long an invitation is good, in milliseconds. A week: time to read one's mail, and no bearer
 /// secret lies around for longer.
@@ -140,6 +151,12 @@ pub enum OpenError {
     /// The stored description of the cell does not fit its root key.
     #[error("the cell's stored keys do not fit its root key")]
     Identity(#[source] Option<CellError>),
+    /// The memory of the log's signer cannot be used.
+    #[error("the memory of the log's signer cannot be used")]
+    LogSigner(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A new log was begun and not finished.
+    #[error("a new log of this cell was begun and not finished")]
+    BeginningAnew,
     /// The settings changed more often than a cell's keys have generations. Nothing was changed.
     #[error("the cell's keys have had {CELL_KEYS_MAX} generations, and cannot have more")]
     GenerationsUsedUp,
@@ -200,6 +217,10 @@ impl Cell {
         }
         let keys = CellKeyFiles::create(&directory.join(KEYS_DIRECTORY))
             .map_err(|source| InitError::Open(OpenError::Keys(source)))?;
+        let memory = directory.join(SIGNER_FILE);
+        let origin = log_origin(&cell_id(&keys.root.secret().public()));
+        Signer::create_memory(&memory, &origin)
+            .map_err(|source| InitError::Open(OpenError::LogSigner(source.into())))?;
         let options = CellOptions {
             config: Some(config.clone()),
             ..CellOptions::default()
@@ -239,6 +260,7 @@ impl Cell {
         let keys = CellKeyFiles::read(&directory.join(KEYS_DIRECTORY)).map_err(OpenError::Keys)?;
         let cell = Self::with_keys(directory, keys, config, options).await?;
         crate::housekeeping::start(&cell.shared);
+        crate::transparency::start(&cell.shared);
         Ok(cell)
     }
 
@@ -260,10 +282,14 @@ impl Cell {
             Ok(Err(source)) => return Err(OpenError::Store(source)),
             Err(_) => return Err(OpenError::Records(RecordsError::Closed)),
         };
-        let description = description(&store, &keys, &config, options.clock.as_ref()).await?;
+        if begun_anew(store.records().as_ref()).await?.is_some() {
+            return Err(OpenError::BeginningAnew);
+        }
+        let description = description(&store, &keys, &config, options.clock.as_ref(), None).await?;
         let keyring = CellKeyring::verify(&keys.root.secret().public(), &description.keys)
             .map_err(|source| OpenError::Identity(Some(source)))?;
-        let shared = Shared::new(store, keys, keyring, &description, config, options);
+        let signer = signer(directory, &keys, &keyring).map_err(OpenError::LogSigner)?;
+        let shared = Shared::new(store, keys, keyring, &description, config, options, signer);
         Ok(Self {
             shared: Arc::new(shared),
         })
@@ -360,6 +386,40 @@ impl Cell {
     }
 }
 
+/// The key of the log of the cell in `directory`, in C2SP's text form: for policies, and for witnesses.
+/// Reads the keys and the signer's memory alone, so the cell may be running.
+///
+/// # Errors
+/// [`OpenError::NoCell`], [`OpenError::Keys`] and [`OpenError::LogSigner`], the last one also when the
+/// memory is gone: only it says, without the database, which of the cell's logs is the present one.
+pub fn log_vkey_of(directory: &Path) -> Result<String, OpenError> {
+    if !directory.join(CONFIG_FILE).is_file() {
+        return Err(OpenError::NoCell {
+            directory: directory.to_path_buf(),
+        });
+    }
+    let keys = CellKeyFiles::read(&directory.join(KEYS_DIRECTORY)).map_err(OpenError::Keys)?;
+    let fault = |source: Box<dyn std::error::Error + Send + Sync>| OpenError::LogSigner(source);
+    let memory = Signer::memory_of(&directory.join(SIGNER_FILE));
+    let memory = memory.map_err(|source| fault(source.into()))?;
+    let (origin, _) = memory.ok_or_else(|| fault(SignerError::Missing.into()))?;
+    let key = VerifierKey::new(&origin, KeyKind::Log, keys.log.secret().public())
+        .map_err(|source| fault(source.into()))?;
+    Ok(key.to_string())
+}
+
+/// The log's signer, with its memory if it has one.
+fn signer(
+    directory: &Path,
+    keys: &CellKeyFiles,
+    keyring: &CellKeyring,
+) -> Result<Signer, Box<dyn std::error::Error + Send + Sync>> {
+    let secret = keys.log.secret();
+    let origin = keyring.current().log_origin();
+    let key = VerifierKey::new(&origin, KeyKind::Log, secret.public())?;
+    Ok(Signer::open(&directory.join(SIGNER_FILE), key, secret)?)
+}
+
 fn config_of(params: &InitParams) -> Result<CellConfig, ConfigError> {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let mut config = CellConfig::from_text(&format!(
@@ -400,11 +460,12 @@ fn config_text(config: &CellConfig) -> String {
 }
 
 /// The stored generations of the cell's keys, with a new one if the settings changed what it says.
-async fn description(
+pub(crate) async fn description(
     store: &Store,
     keys: &CellKeyFiles,
     config: &CellConfig,
     clock: &dyn Clock,
+    anew: Option<&Anew>,
 ) -> Result<CellDescription, OpenError> {
     let records = store.records();
     let root = keys.root.secret();
@@ -419,7 +480,7 @@ async fn description(
             keys: Vec::new(),
         },
     };
-    let mut serial = 1;
+    let (mut serial, mut log_number, mut log_before) = (1, None, None);
     if !description.keys.is_empty() {
         let keyring = CellKeyring::verify(&root.public(), &description.keys)
             .map_err(|source| OpenError::Identity(Some(source)))?;
@@ -431,11 +492,17 @@ async fn description(
         }
         let same = current.controller == config.controller
             && current.retention_days == config.retention_days
-            && current.acknowledgement == keys.acknowledgement.secret().public();
+            && current.acknowledgement == keys.acknowledgement.secret().public()
+            && current.log == Some(keys.log.secret().public());
         if same {
             return Ok(description);
         }
         serial = current.serial + 1;
+        (log_number, log_before) = (current.log_number, current.log_before.clone());
+    }
+    if let Some(anew) = anew {
+        serial = serial.next_multiple_of(SERIALS_SKIPPED);
+        (log_number, log_before) = (Some(anew.number), anew.before.clone());
     }
     if description.keys.len() >= CELL_KEYS_MAX {
         return Err(OpenError::GenerationsUsedUp);
@@ -449,6 +516,9 @@ async fn description(
         controller: config.controller.clone(),
         region: config.region.clone(),
         retention_days: config.retention_days,
+        log: Some(keys.log.secret().public()),
+        log_number,
+        log_before,
     };
     description.keys.push(SignedCellKeys::sign(&new, &root));
     let bytes = cbor::encode(&description).into();

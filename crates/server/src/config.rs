@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use candor_wire::cell::{ADDRESS_MAX_BYTES, INVITATION_ADDRESSES_MAX};
 use candor_wire::consent_record::TEXT_MAX_BYTES;
 
+use crate::transparency::Witness;
+
 /// The settings that every cell begins with; also the schema's list of keys.
 const DEFAULTS: &str = include_str!("default.toml");
 
@@ -17,6 +19,18 @@ const RETENTION_MAX_DAYS: u32 = 3660;
 
 /// Most of any one count in [`Limits`]. A cell that needs more is two cells.
 const COUNT_MAX: u32 = 65_536;
+
+/// Most witnesses of one cell: C2SP policies are asked to know as many.
+const WITNESSES_MAX: usize = 32;
+
+/// Most padding entries in one window: half a batch, whatever else is in it.
+const PADDING_MAX_ENTRIES: u32 = 128;
+
+/// Longest window of padding, in minutes: a day.
+const PADDING_MAX_MINUTES: u32 = 1440;
+
+/// Longest wait for a witness, in seconds. The checkpoint waits as long.
+const WITNESS_TIMEOUT_MAX_SECONDS: u32 = 60;
 
 /// Longest of any one time in [`Limits`], in seconds: a day.
 const TIMEOUT_MAX_SECONDS: u32 = 86_400;
@@ -39,8 +53,27 @@ pub struct CellConfig {
     pub quota_bytes: u64,
     /// Where health and metrics are read; loopback.
     pub metrics_listen: SocketAddr,
+    /// The transparency log.
+    pub log: LogSettings,
     /// How much at one time, and how long.
     pub limits: Limits,
+}
+
+/// How the transparency log is run.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    /// Where anybody can read the log's files over plain HTTP, as `host:port`; empty for nowhere but at
+    /// the cell's own address.
+    pub listen: String,
+    /// The witnesses that are asked to cosign each checkpoint: `KEY http://HOST:PORT/PREFIX`.
+    pub witnesses: Vec<String>,
+    /// By how many entries the log grows at least in each window.
+    pub padding_entries: u32,
+    /// Length of a window, in minutes.
+    pub padding_minutes: u32,
+    /// How long a witness is waited for, in seconds.
+    pub witness_timeout_seconds: u32,
 }
 
 /// Bounds on what callers can make the cell hold, and for how long.
@@ -172,7 +205,51 @@ impl CellConfig {
         if !self.metrics_listen.ip().is_loopback() {
             return value("metrics_listen", "is not a loopback address");
         }
+        self.log.check()?;
         self.limits.check()
+    }
+}
+
+impl LogSettings {
+    /// Where the public files are served, if anywhere.
+    pub fn listen_address(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
+    }
+
+    /// The witnesses. A line that is none was refused when the settings were read.
+    pub(crate) fn witness_list(&self) -> Vec<Witness> {
+        let parsed = self.witnesses.iter().map(|line| Witness::parse(line));
+        parsed.filter_map(Result::ok).collect()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let value = |key, reason| Err(ConfigError::Value { key, reason });
+        if !self.listen.is_empty() && self.listen_address().is_none() {
+            return value("log.listen", "is not an address and a port, nor empty");
+        }
+        if self.witnesses.len() > WITNESSES_MAX {
+            return value("log.witnesses", "has more than 32 witnesses");
+        }
+        if !self
+            .witnesses
+            .iter()
+            .all(|line| Witness::parse(line).is_ok())
+        {
+            return value(
+                "log.witnesses",
+                "has a line that is not `KEY http://HOST:PORT/PREFIX`",
+            );
+        }
+        if self.padding_entries > PADDING_MAX_ENTRIES {
+            return value("log.padding_entries", "is above 128");
+        }
+        if !(1..=PADDING_MAX_MINUTES).contains(&self.padding_minutes) {
+            return value("log.padding_minutes", "is not between 1 and 1440");
+        }
+        if !(1..=WITNESS_TIMEOUT_MAX_SECONDS).contains(&self.witness_timeout_seconds) {
+            return value("log.witness_timeout_seconds", "is not between 1 and 60");
+        }
+        Ok(())
     }
 }
 

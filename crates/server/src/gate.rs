@@ -85,6 +85,8 @@ pub(crate) struct Admitted {
     pub(crate) query: Option<String>,
     /// A message; empty for other bodies.
     pub(crate) message: Bytes,
+    /// The path, as it was asked for.
+    pub(crate) path: String,
     /// The nonce of a request that writes; whoever writes spends it.
     pub(crate) nonce: Option<NonceUse>,
     pub(crate) now: Millis,
@@ -150,7 +152,7 @@ fn outer_form(
     let query = query(endpoint.query, parts.uri.query().unwrap_or(""))?;
     let media = match endpoint.request {
         BodyKind::Empty if body.declared() != Some(0) => return Err(ErrorCode::Malformed.into()),
-        BodyKind::Empty => None,
+        BodyKind::Empty | BodyKind::LogFile => None,
         BodyKind::Cbor(_) => Some(MEDIA_CBOR),
         BodyKind::Object => Some(MEDIA_OBJECT),
     };
@@ -166,6 +168,10 @@ fn names(pattern: &str, path: &str) -> Option<Names> {
     let mut names = Names::default();
     let mut given = path.split('/');
     for expected in pattern.split('/') {
+        if expected == "{*file}" {
+            // The rest of the path, which its handler reads strictly.
+            return given.next().map(|_| names);
+        }
         let segment = given.next()?;
         match expected {
             "{account}" => names.account = Some(segment.parse().ok()?),
@@ -294,6 +300,7 @@ pub(crate) async fn pass(
         purpose: None,
         query,
         message: Bytes::new(),
+        path: parts.uri.path().to_owned(),
         nonce: None,
         now,
     };

@@ -1,8 +1,8 @@
 //! The cell's keys, each in a file of its own that only the cell's user can read.
 //!
-//! The root key is the cell's identity: invitations pin it, and it signs the other two uses, which
-//! are the acknowledgement key (through [`candor_wire::cell::CellKeys`]) and the TLS key (through a
-//! certificate). Losing the root key is losing the cell's name; the other two can be replaced.
+//! The root key is the cell's identity: invitations pin it, and it signs the other uses, which are the
+//! acknowledgement and log keys (through [`candor_wire::cell::CellKeys`]) and the TLS key (through a
+//! certificate). Losing the root key is losing the cell's name; the others can be replaced.
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +34,9 @@ pub(crate) enum KeyUse {
     /// Proves the cell in TLS.
     #[n(3)]
     Tls,
+    /// Signs checkpoints of the log.
+    #[n(4)]
+    Log,
 }
 
 impl KeyUse {
@@ -42,6 +45,7 @@ impl KeyUse {
             Self::Root => "root.key",
             Self::Acknowledgement => "acknowledgement.key",
             Self::Tls => "tls.key",
+            Self::Log => "log.key",
         }
     }
 }
@@ -103,6 +107,11 @@ impl CellKey {
         Ed25519Secret::from_seed(&self.seed)
     }
 
+    /// Another secret, for the purpose that `context` names (BLAKE3, key derivation).
+    pub(crate) fn derive(&self, context: &str) -> [u8; 32] {
+        blake3::derive_key(context, &*self.seed)
+    }
+
     /// For TLS libraries: PKCS #8, DER.
     pub(crate) fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
         let mut der = Zeroizing::new(Vec::with_capacity(PKCS8_PREFIX.len() + SEED_BYTES));
@@ -117,6 +126,7 @@ pub(crate) struct CellKeyFiles {
     pub(crate) root: CellKey,
     pub(crate) acknowledgement: CellKey,
     pub(crate) tls: CellKey,
+    pub(crate) log: CellKey,
 }
 
 impl CellKeyFiles {
@@ -127,12 +137,18 @@ impl CellKeyFiles {
             root: read(KeyUse::Root)?,
             acknowledgement: read(KeyUse::Acknowledgement)?,
             tls: read(KeyUse::Tls)?,
+            log: read(KeyUse::Log)?,
         })
     }
 
     /// Makes those that are missing. Durable when this returns.
     pub(crate) fn create(directory: &Path) -> Result<Self, KeyError> {
-        for purpose in [KeyUse::Root, KeyUse::Acknowledgement, KeyUse::Tls] {
+        for purpose in [
+            KeyUse::Root,
+            KeyUse::Acknowledgement,
+            KeyUse::Tls,
+            KeyUse::Log,
+        ] {
             let path = directory.join(purpose.file_name());
             let fault = |source| KeyError::File {
                 path: path.clone(),
@@ -152,6 +168,21 @@ impl CellKeyFiles {
         }
         Self::read(directory)
     }
+}
+
+/// Puts the log's key aside and makes a new one, for a log that begins anew as number `number`. Run again
+/// after it was cut, it changes nothing more. The old key stays: it checks old checkpoints.
+pub(crate) fn renew_log_key(directory: &Path, number: u32) -> Result<(), KeyError> {
+    let path = directory.join(KeyUse::Log.file_name());
+    let aside = directory.join(format!("log-{}.key", number - 1));
+    let fault = |source| KeyError::File {
+        path: path.clone(),
+        source,
+    };
+    if !aside.try_exists().map_err(fault)? {
+        std::fs::rename(&path, &aside).map_err(fault)?;
+    }
+    CellKeyFiles::create(directory).map(drop)
 }
 
 fn read(directory: &Path, purpose: KeyUse) -> Result<CellKey, KeyError> {

@@ -21,6 +21,7 @@ pub mod log;
 mod metrics;
 pub mod openapi;
 mod random;
+mod re_anchor;
 mod reply;
 mod routes;
 mod shared;
@@ -29,11 +30,14 @@ mod sys;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod transparency;
 mod views;
+pub mod witness;
 
-pub use cell::{Cell, CellOptions, InitError, InitParams, InviteError, OpenError};
-pub use config::{CellConfig, ConfigError, Limits};
+pub use cell::{Cell, CellOptions, InitError, InitParams, InviteError, OpenError, log_vkey_of};
+pub use config::{CellConfig, ConfigError, Limits, LogSettings};
 pub use keys::KeyError;
 pub use listener::{Listening, ServeError};
 pub use random::NoRandomness;
+pub use re_anchor::{BegunAnew, ReAnchorError, begin_log_anew};
 pub use tls::TlsError;

@@ -1,4 +1,5 @@
-//! The cell's two listeners: TLS 1.3 for devices, and plain HTTP on loopback for its operator.
+//! The cell's listeners: TLS 1.3 for devices, plain HTTP on loopback for its operator, and, where the
+//! settings say so, plain HTTP for whoever reads the transparency log: what is there proves itself.
 //!
 //! Everything that a stranger can make the cell hold is bounded: the number of connections, the time
 //! of a handshake, of headers, of bodies and of replies that nobody reads.
@@ -38,6 +39,10 @@ const PORT_TRIES_MAX: usize = 64;
 /// Connections to the operator's listener at one time: a scraper, a health check, a person.
 const OBSERVERS_MAX: usize = 16;
 
+/// Connections of strangers who read the log at one time. They are apart from those of devices, so that
+/// no reader stands in the way of a backup.
+const READERS_MAX: usize = 64;
+
 /// How often the certificate is issued anew.
 const RENEWAL: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -66,8 +71,10 @@ pub struct Listening {
     shared: Arc<Shared>,
     devices: TcpListener,
     observers: TcpListener,
+    readers: Option<TcpListener>,
     address: SocketAddr,
     metrics_address: SocketAddr,
+    log_address: Option<SocketAddr>,
     leaf: Arc<Leaf>,
     acceptor: TlsAcceptor,
 }
@@ -110,10 +117,19 @@ pub(crate) async fn bind(shared: &Arc<Shared>) -> Result<Listening, ServeError> 
     let config = tls::server_config(Arc::clone(&leaf)).map_err(ServeError::Tls)?;
     let (devices, address) = listen(shared.config.listen).await?;
     let (observers, metrics_address) = listen(shared.config.metrics_listen).await?;
+    let (readers, log_address) = match shared.config.log.listen_address() {
+        Some(address) => {
+            let (readers, address) = listen(address).await?;
+            (Some(readers), Some(address))
+        }
+        None => (None, None),
+    };
     Ok(Listening {
         shared: Arc::clone(shared),
         devices,
         observers,
+        readers,
+        log_address,
         address,
         metrics_address,
         leaf,
@@ -132,6 +148,11 @@ impl Listening {
         self.metrics_address
     }
 
+    /// Where anybody can read the log, below `/log/`, if the settings name an address.
+    pub const fn log_address(&self) -> Option<SocketAddr> {
+        self.log_address
+    }
+
     /// Accepts and answers until `shutdown` is ready. Then no connection is accepted any more,
     /// running requests finish within the configured time, and everything is closed.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
@@ -139,12 +160,14 @@ impl Listening {
         let seconds = |count: u32| Duration::from_secs(u64::from(count));
         let limits = &shared.config.limits;
         let room = usize::try_from(limits.connections_max).unwrap_or(1);
-        let (devices_room, observers_room) = (
+        let (devices_room, observers_room, readers_room) = (
             Arc::new(Semaphore::new(room)),
             Arc::new(Semaphore::new(OBSERVERS_MAX)),
+            Arc::new(Semaphore::new(READERS_MAX)),
         );
         let (stop, stopped) = watch::channel(false);
         let (service, observation) = (routes::router(&shared), routes::observation_router(&shared));
+        let public = routes::log_router(&shared);
         let mut connections = JoinSet::new();
         let mut renewal = tokio::time::interval(RENEWAL);
         let mut shutdown = core::pin::pin!(shutdown);
@@ -177,11 +200,20 @@ impl Listening {
                     };
                     connections.spawn(connection.serve(stream));
                 }
+                (stream, permit) = accept_reader(&shared, self.readers.as_ref(), &readers_room) => {
+                    let connection = Connection {
+                        shared: Arc::clone(&shared),
+                        service: public.clone(),
+                        stopped: stopped.clone(),
+                        _permit: permit,
+                    };
+                    connections.spawn(connection.serve(stream));
+                }
             }
         }
         shared.stop();
         shared.log.line(shared.clock.now(), Event::Stopping, &[]);
-        drop((self.devices, self.observers));
+        drop((self.devices, self.observers, self.readers));
         let _ = stop.send(true);
         let finished = async { while connections.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(seconds(limits.shutdown_timeout_seconds), finished).await;
@@ -209,6 +241,18 @@ async fn accept(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// The same for the log's readers; never, where they have no listener.
+async fn accept_reader(
+    shared: &Shared,
+    listener: Option<&TcpListener>,
+    room: &Arc<Semaphore>,
+) -> (TcpStream, OwnedSemaphorePermit) {
+    match listener {
+        Some(listener) => accept(shared, listener, room).await,
+        None => core::future::pending().await,
     }
 }
 

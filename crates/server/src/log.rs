@@ -134,6 +134,24 @@ names!(
         Accept => "accept",
         /// A task of the server ended in a panic.
         Task => "task",
+        /// The transparency log's bookkeeping failed.
+        LogRecords => "log_records",
+        /// The transparency log's files failed.
+        LogFiles => "log_files",
+        /// What is stored of the transparency log does not fit together.
+        LogDamaged => "log_damaged",
+        /// The signer of the transparency log refused: see `docs/operating.md`.
+        LogSigner => "log_signer",
+        /// There were no random bytes for padding entries.
+        LogRandomness => "log_randomness",
+        /// What a witness keeps about a log is damaged, gone, or cannot be written.
+        WitnessRecord => "witness_record",
+        /// A witness's list of logs cannot be used.
+        WitnessLogs => "witness_logs",
+        /// A witness's clock shows no time that a cosignature can have.
+        WitnessClock => "witness_clock",
+        /// A log asked a witness to cosign a second tree of the same size; the proof is kept.
+        WitnessFork => "witness_fork",
     }
 );
 

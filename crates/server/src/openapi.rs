@@ -326,6 +326,41 @@ const SCHEMAS: &[(&str, &str, &[Field])] = &[
         ],
     ),
     (
+        "StateReply",
+        "An account's entry in the state map.",
+        &[
+            VERSION,
+            (
+                1,
+                "map_version",
+                Kind::Number,
+                false,
+                "Version of the map; 0 before the first.",
+            ),
+            (
+                2,
+                "index",
+                Kind::Number,
+                false,
+                "Place in the log of the entry with its root.",
+            ),
+            (
+                3,
+                "state",
+                Kind::Bytes(0),
+                true,
+                "Canonical bytes of the account's state; absent if it has no entry.",
+            ),
+            (
+                4,
+                "proof",
+                Kind::Bytes(0),
+                false,
+                "Canonical bytes of the proof of presence or absence.",
+            ),
+        ],
+    ),
+    (
         "ErrorReply",
         "Why a request was not done.",
         &[
@@ -403,7 +438,9 @@ const SIGNED_HEADERS: [(&str, &str); 5] = [
 pub fn document() -> Value {
     let mut paths = Map::new();
     for endpoint in ENDPOINTS {
-        let at_path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        let at_path = paths
+            .entry(endpoint.path.replace("{*", "{"))
+            .or_insert_with(|| json!({}));
         at_path[endpoint.method.name().to_ascii_lowercase()] = operation(endpoint);
     }
     let schemas: Map<String, Value> = SCHEMAS
@@ -444,6 +481,7 @@ fn operation(endpoint: &Endpoint) -> Value {
         .path
         .split('/')
         .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| name.trim_start_matches('*'))
         .map(path_parameter)
         .collect();
     parameters.extend(endpoint.query.iter().map(|name| {
@@ -505,6 +543,15 @@ fn reply(endpoint: &Endpoint) -> Value {
 }
 
 fn path_parameter(name: &str) -> Value {
+    if name == "file" {
+        return json!({
+            "name": name,
+            "in": "path",
+            "required": true,
+            "description": "The rest of the path: `checkpoint`, `tile/…` or `map/…`.",
+            "schema": { "type": "string", "pattern": "^[a-z0-9./]+$" }
+        });
+    }
     let digits = if matches!(name, "object" | "root") {
         64
     } else {
@@ -528,7 +575,7 @@ fn content(kind: BodyKind) -> Value {
         BodyKind::Cbor(name) => json!({
             MEDIA_CBOR: { "schema": reference(name), "x-candor-max-bytes": kind.max_bytes() }
         }),
-        BodyKind::Object => json!({
+        BodyKind::Object | BodyKind::LogFile => json!({
             MEDIA_OBJECT: { "schema": { "type": "string", "contentEncoding": "binary" }, "x-candor-max-bytes": kind.max_bytes() }
         }),
     }

@@ -98,6 +98,40 @@ pub(crate) fn bytes(encoded: Bytes) -> Response {
     with_body(StatusCode::OK, MEDIA_CBOR, Body::from(encoded))
 }
 
+/// How long a published file stays what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    /// For ever, once it is there.
+    Lasting,
+    /// Text, until the next one.
+    Text,
+    /// JSON, until the next one.
+    Json,
+    /// The page for people, until the next one.
+    Page,
+}
+
+/// A published file of the log. Caching as C2SP tlog-tiles asks for it.
+pub(crate) fn file(bytes: Bytes, kind: FileKind) -> Response {
+    let (media, caching) = match kind {
+        FileKind::Lasting => (MEDIA_OBJECT, "public, max-age=31536000, immutable"),
+        FileKind::Text => ("text/plain; charset=utf-8", "no-cache"),
+        FileKind::Json => ("application/json", "no-cache"),
+        FileKind::Page => ("text/html; charset=utf-8", "no-cache"),
+    };
+    let mut response = with_body(StatusCode::OK, media, Body::from(bytes));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static(caching));
+    if kind == FileKind::Page {
+        response.headers_mut().insert(
+            http::header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
+        );
+    }
+    response
+}
+
 /// Done, and nothing to say about it.
 pub(crate) fn done() -> Response {
     let mut response = Response::new(Body::empty());

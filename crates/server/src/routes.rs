@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
-use candor_wire::api::{ENDPOINTS, Endpoint, ErrorCode, Method};
+use candor_wire::api::{ENDPOINTS, Endpoint, EndpointId, ErrorCode, Method};
 
 use crate::log::{Count, Event, Field, Loggable};
 use crate::reply::Refusal;
@@ -26,6 +26,10 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         };
         let shared = Arc::clone(shared);
         let handler = move |request: Request| answer(Arc::clone(&shared), endpoint, request);
+        if endpoint.id == EndpointId::ReadLog {
+            // The page about the log, which has no name of its own.
+            router = router.route(handlers::LOG_PREFIX, on(filter, handler.clone()));
+        }
         router = router.route(endpoint.path, on(filter, handler));
     }
     let (elsewhere, otherwise) = (Arc::clone(shared), Arc::clone(shared));
@@ -118,6 +122,21 @@ pub(crate) fn observation_router(shared: &Arc<Shared>) -> Router {
                 async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
             }),
         )
+}
+
+/// The transparency log for everybody, and nothing else.
+pub(crate) fn log_router(shared: &Arc<Shared>) -> Router {
+    let elsewhere = Arc::clone(shared);
+    let read = ENDPOINTS.iter().find(|row| row.id == EndpointId::ReadLog);
+    let mut router = Router::new();
+    if let Some(endpoint) = read {
+        let shared = Arc::clone(shared);
+        let handler = move |request: Request| answer(Arc::clone(&shared), endpoint, request);
+        router = router
+            .route(endpoint.path, on(MethodFilter::GET, handler.clone()))
+            .route(handlers::LOG_PREFIX, on(MethodFilter::GET, handler));
+    }
+    router.fallback(move |request| nothing(Arc::clone(&elsewhere), request))
 }
 
 /// Counts a connection for as long as it lives.

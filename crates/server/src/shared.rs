@@ -21,6 +21,7 @@ use crate::config::CellConfig;
 use crate::keys::CellKeyFiles;
 use crate::log::{Cause, Event, Field, Log};
 use crate::metrics::Metrics;
+use crate::transparency::{AboutCell, Signer, Transparency, TransparencyParts};
 use crate::views::Views;
 
 /// How many objects can be put in place or taken away at once. Many more than uploads at one time,
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     /// Apart from [`Self::messages`]: no stranger stands in the way of an account.
     pub(crate) strangers: Semaphore,
     pub(crate) keys: CellKeyFiles,
+    pub(crate) transparency: Transparency,
     acknowledgement: Ed25519Secret,
     stopping: AtomicBool,
     object_stripes: Vec<tokio::sync::Mutex<()>>,
@@ -72,7 +74,21 @@ impl Shared {
         description: &CellDescription,
         config: CellConfig,
         options: CellOptions,
+        signer: Signer,
     ) -> Self {
+        let transparency = Transparency::new(TransparencyParts {
+            records: store.log_records(),
+            files: store.log_files(),
+            clock: Arc::clone(&options.clock),
+            settings: config.log.clone(),
+            witnesses: config.log.witness_list(),
+            signer,
+            about: AboutCell {
+                controller: config.controller.clone(),
+                region: config.region.clone(),
+            },
+            padding_secret: keys.log.derive("candor 2026 padding of the log v1"),
+        });
         let permits = |count: u32| Semaphore::new(usize::try_from(count).unwrap_or(1));
         Self {
             root: keys.root.secret().public(),
@@ -90,6 +106,7 @@ impl Shared {
             strangers: Semaphore::new(STRANGERS_MAX),
             acknowledgement: keys.acknowledgement.secret(),
             keys,
+            transparency,
             stopping: AtomicBool::new(false),
             object_stripes: (0..OBJECT_STRIPES)
                 .map(|_| tokio::sync::Mutex::new(()))
@@ -97,6 +114,16 @@ impl Shared {
             config,
             _store: store,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn log_records(&self) -> Arc<dyn candor_store::LogRecords> {
+        self._store.log_records()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn log_files(&self) -> Arc<dyn candor_store::LogFiles> {
+        self._store.log_files()
     }
 
     /// Signs an acknowledgement. It may leave the cell only once the statement is durable.

@@ -268,11 +268,11 @@ impl Objects for DiskObjects {
 
 /// The directories whose entries are known to be durable all the way up to the root.
 #[derive(Debug, Default)]
-struct DurableDirectories(Mutex<HashSet<PathBuf>>);
+pub(crate) struct DurableDirectories(Mutex<HashSet<PathBuf>>);
 
 impl DurableDirectories {
     /// Creates `directory` below `root`, and makes every entry on the way to it durable.
-    fn ensure(&self, root: &Path, directory: &Path) -> io::Result<()> {
+    pub(crate) fn ensure(&self, root: &Path, directory: &Path) -> io::Result<()> {
         if directory == root || self.known().contains(directory) {
             return Ok(());
         }

@@ -1,13 +1,14 @@
 //! The cell's ports to durable storage, and their engines. Only `candor-server` depends on this crate.
 //!
-//! There are two ports. [`Objects`] keeps immutable sealed blobs, named by the hash of their bytes.
-//! [`Records`] keeps everything that changes, in SQL. Each has one conformance suite (feature
-//! `conformance`) that every engine passes, the in-memory ones included, so that a cell behaves the
-//! same on one small machine and on many.
+//! There are two ports for what people store. [`Objects`] keeps immutable sealed blobs, named by the
+//! hash of their bytes. [`Records`] keeps everything that changes, in SQL. Two more are the transparency
+//! log's: [`LogRecords`], in the same database, and [`LogFiles`]; [`log`] says how they go together.
+//! Each has one conformance suite (feature `conformance`) that every engine passes, the in-memory ones
+//! included, so that a cell behaves the same on one small machine and on many.
 //!
 //! Nothing here opens what it stores, and nothing here reads a clock: times are handed in.
 //!
-//! # What the two ports promise each other
+//! # What objects and records promise each other
 //!
 //! An object that the records call *stored* is on disk. The caller keeps that true by order:
 //! [`Records::reserve`], then [`Objects::put`], then [`Records::confirm`], then the reply. Taking an
@@ -19,6 +20,8 @@
 pub mod conformance;
 pub mod data_map;
 mod disk;
+pub mod log;
+mod log_disk;
 #[cfg(feature = "conformance")]
 pub mod memory;
 pub mod objects;
@@ -28,6 +31,8 @@ mod store;
 mod sys;
 
 pub use disk::DiskObjects;
+pub use log::{LogFiles, LogFilesError, LogRecords};
+pub use log_disk::DiskLogFiles;
 pub use objects::{
     Fault, ObjectKey, ObjectListing, ObjectReader, Objects, ObjectsError, PutOutcome,
 };

@@ -1,5 +1,7 @@
-//! Both ports in memory: for tests, and as the shortest statement of what the ports mean. Nothing
+//! The ports in memory: for tests, and as the shortest statement of what the ports mean. Nothing
 //! survives the process. The conformance suites hold the real engines and these to the same rules.
+
+mod log;
 
 use core::ops::Range;
 use core::pin::Pin;
@@ -23,6 +25,9 @@ use crate::records::{
     ObjectState, OpenOutcome, RESERVATION_MAX_MS, ROWS_MAX, Records, RecordsError, Reservation,
     ReserveOutcome, RootKeyHash, SecretHash, SwapOutcome, end_of,
 };
+
+use self::log::Log;
+pub use self::log::MemoryLogFiles;
 
 /// Objects in memory.
 #[derive(Debug, Default)]
@@ -135,6 +140,7 @@ struct Tables {
     objects: BTreeMap<ObjectKey, LedgerEntry>,
     nonces: BTreeSet<(DeviceId, RequestNonce)>,
     nonces_by_time: BTreeSet<(Millis, DeviceId, RequestNonce)>,
+    log: Log,
 }
 
 impl Tables {
@@ -207,6 +213,8 @@ impl Tables {
         if root_key_taken {
             return Ok(OpenOutcome::RootKeyTaken);
         }
+        self.log.queue(&opening.entries, opening.now)?;
+        self.log.mark_changed(opening.account);
         *opened = Some(opening.account);
         let account = Account {
             account: opening.account,
@@ -228,6 +236,8 @@ impl Tables {
         match self.tip(append.account) {
             Some(tip) if tip != append.expected => Ok(AppendOutcome::Conflict(tip)),
             _ => {
+                self.log.queue(&append.entries, append.now)?;
+                self.log.mark_changed(append.account);
                 self.chains
                     .entry(append.account)
                     .or_default()
@@ -267,6 +277,7 @@ impl Tables {
             return Ok(refused);
         }
         self.heads.insert(place, swap.new);
+        self.log.mark_changed(swap.account);
         Ok(SwapOutcome::Swapped)
     }
 

@@ -11,6 +11,7 @@ use candor_wire::time::DAY_MS;
 use candor_wire::{AccountId, DeviceId, Millis, ObjectId, StatementId, VaultId, ids::Link};
 
 use crate::Pending;
+use crate::log::LogEntry;
 use crate::objects::{Fault, ObjectKey};
 
 /// How long a reservation of quota lives without the object arriving, in milliseconds. A day: an
@@ -152,6 +153,8 @@ pub struct AccountOpening {
     pub root_key: RootKeyHash,
     /// The first rows of its chain, at least one, sequences without a gap.
     pub genesis: Vec<ChainRow>,
+    /// Entries for the transparency log, queued in the same commit.
+    pub entries: Vec<LogEntry>,
     /// The present time.
     pub now: Millis,
 }
@@ -211,6 +214,10 @@ pub struct ChainAppend {
     pub expected: ChainTip,
     /// The rows, at least one, the first of sequence `expected.sequence + 1`, without a gap.
     pub rows: Vec<ChainRow>,
+    /// Entries for the transparency log, queued in the same commit.
+    pub entries: Vec<LogEntry>,
+    /// The present time.
+    pub now: Millis,
 }
 
 /// What came of an append.
@@ -396,7 +403,7 @@ pub trait Records: Send + Sync + 'static {
     /// Uses up an invitation, and opens an account with the first rows of its chain.
     ///
     /// # Errors
-    /// [`RecordsError::Invalid`] if the rows are none or have a gap.
+    /// [`RecordsError::Invalid`] if the rows are none or have a gap, or an entry is queued already.
     fn open_account(
         &self,
         opening: AccountOpening,
@@ -435,7 +442,7 @@ pub trait Records: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`RecordsError::Replayed`], [`RecordsError::NoSuchAccount`], [`RecordsError::AccountFrozen`],
-    /// and [`RecordsError::Invalid`] if the rows are none or have a gap.
+    /// and [`RecordsError::Invalid`] if the rows are none or have a gap, or an entry is queued already.
     fn append(
         &self,
         nonce: Option<NonceUse>,
@@ -538,8 +545,9 @@ pub trait Records: Send + Sync + 'static {
     /// them for [`candor_wire::limits::NONCE_KEPT_SECONDS`].
     fn sweep_nonces(&self, before: Millis, limit: usize) -> Pending<'_, Result<u64, RecordsError>>;
 
-    /// Looks whether the database fits together: its own structure, its references, and that the
-    /// account totals are the sums of the objects. Reads everything; for start-up and operators.
+    /// Looks whether the database fits together: its own structure, its references, that the account
+    /// totals are the sums of the objects, and that the log has no gap. Reads everything; for start-up
+    /// and operators.
     ///
     /// # Errors
     /// [`RecordsError::Damaged`] says what was found.

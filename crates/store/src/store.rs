@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::DiskObjects;
+use crate::log::{LogFiles, LogFilesError, LogRecords};
+use crate::log_disk::DiskLogFiles;
 use crate::objects::{Objects, ObjectsError};
 use crate::records::{Records, RecordsError};
 use crate::sqlite::SqliteRecords;
@@ -16,6 +18,9 @@ const RECORDS_FILE: &str = "records.sqlite";
 
 /// The directory of the objects, within that of the store.
 const OBJECTS_DIRECTORY: &str = "objects";
+
+/// The directory of the log's published files, within that of the store. It can be served as it is.
+const LOG_DIRECTORY: &str = "log";
 
 /// The file whose lock says that a process uses the directory.
 const LOCK_FILE: &str = "store.lock";
@@ -44,20 +49,24 @@ pub enum StoreError {
     /// The objects failed.
     #[error("the objects failed")]
     Objects(#[source] ObjectsError),
+    /// The log's files failed.
+    #[error("the log's files failed")]
+    LogFiles(#[source] LogFilesError),
 }
 
-/// Both ports over one directory. One process at a time holds it, for as long as this value lives:
+/// All ports over one directory. One process at a time holds it, for as long as this value lives:
 /// keep it for as long as its ports are used.
 #[derive(Debug)]
 pub struct Store {
     records: Arc<SqliteRecords>,
     objects: Arc<DiskObjects>,
+    log_files: Arc<DiskLogFiles>,
     _lock: File,
 }
 
 impl Store {
     /// Opens the store in `directory`, or makes an empty one, brings its schema up to date, and
-    /// removes what unfinished uploads of an earlier process left behind. Does I/O on the calling
+    /// removes what unfinished writes of an earlier process left behind. Does I/O on the calling
     /// thread.
     ///
     /// # Errors
@@ -86,9 +95,15 @@ impl Store {
         let objects =
             DiskObjects::open(&directory.join(OBJECTS_DIRECTORY)).map_err(StoreError::Objects)?;
         objects.remove_unfinished().map_err(StoreError::Objects)?;
+        let log_files =
+            DiskLogFiles::open(&directory.join(LOG_DIRECTORY)).map_err(StoreError::LogFiles)?;
+        log_files
+            .remove_unfinished()
+            .map_err(StoreError::LogFiles)?;
         Ok(Self {
             records: Arc::new(records),
             objects: Arc::new(objects),
+            log_files: Arc::new(log_files),
             _lock: lock,
         })
     }
@@ -96,6 +111,16 @@ impl Store {
     /// The records.
     pub fn records(&self) -> Arc<dyn Records> {
         Arc::clone(&self.records) as Arc<dyn Records>
+    }
+
+    /// The log's bookkeeping, in the same database as the records.
+    pub fn log_records(&self) -> Arc<dyn LogRecords> {
+        Arc::clone(&self.records) as Arc<dyn LogRecords>
+    }
+
+    /// The log's published files.
+    pub fn log_files(&self) -> Arc<dyn LogFiles> {
+        Arc::clone(&self.log_files) as Arc<dyn LogFiles>
     }
 
     /// The objects.

@@ -59,6 +59,9 @@ pub fn cell_keys() -> CellKeys {
         controller: "Example Family".to_owned(),
         region: "home".to_owned(),
         retention_days: 30,
+        log: None,
+        log_number: None,
+        log_before: None,
     }
 }
 

@@ -71,6 +71,10 @@ pub enum EndpointId {
     HasObjects,
     /// Lists a vault's objects, a page at a time.
     ListObjects,
+    /// A published file of the cell's log.
+    ReadLog,
+    /// The account's entry in the state map, with its proof.
+    ReadState,
 }
 
 /// Whose signature a request carries.
@@ -95,6 +99,8 @@ pub enum BodyKind {
     Cbor(&'static str),
     /// Sealed bytes.
     Object,
+    /// A file of the transparency log, as C2SP tlog-tiles or `docs/formats/state-map.md` describe it.
+    LogFile,
 }
 
 impl BodyKind {
@@ -102,7 +108,7 @@ impl BodyKind {
     pub const fn max_bytes(self) -> usize {
         match self {
             Self::Empty => 0,
-            Self::Cbor(_) => BODY_MAX_BYTES,
+            Self::Cbor(_) | Self::LogFile => BODY_MAX_BYTES,
             Self::Object => OBJECT_MAX_BYTES,
         }
     }
@@ -135,6 +141,7 @@ pub struct Endpoint {
 
 const VAULT_SERVICES: &[ServiceCode] = &[ServiceCode::Backup, ServiceCode::Sync];
 const READ_BACK: &[Purpose] = &[Purpose::Restore, Purpose::Verify];
+const READ_HEADS: &[Purpose] = &[Purpose::Restore, Purpose::Verify, Purpose::ReAnchor];
 const NONE: &[Purpose] = &[];
 
 /// Every endpoint of a cell. What is not here does not exist: there is no password, no session and
@@ -194,7 +201,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/v1/accounts/{account}/chain",
         caller: Caller::Device,
         grants: &[],
-        errands: &[Purpose::Consent, Purpose::Recover],
+        errands: &[Purpose::Consent, Purpose::Recover, Purpose::ReAnchor],
         request: BodyKind::Cbor("AppendChain"),
         reply: BodyKind::Cbor("Appended"),
         query: &[],
@@ -206,7 +213,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/v1/accounts/{account}/vaults/{vault}/head",
         caller: Caller::Device,
         grants: VAULT_SERVICES,
-        errands: READ_BACK,
+        errands: READ_HEADS,
         request: BodyKind::Empty,
         reply: BodyKind::Cbor("HeadReply"),
         query: &[],
@@ -271,6 +278,30 @@ pub const ENDPOINTS: &[Endpoint] = &[
         reply: BodyKind::Cbor("ObjectPage"),
         query: &["after"],
         summary: "Names and sizes of the vault's objects, in ascending order, a page at a time.",
+    },
+    Endpoint {
+        id: EndpointId::ReadLog,
+        method: Method::Get,
+        path: "/log/{*file}",
+        caller: Caller::Anybody,
+        grants: &[],
+        errands: NONE,
+        request: BodyKind::Empty,
+        reply: BodyKind::LogFile,
+        query: &[],
+        summary: "A file of the transparency log: checkpoint, tile, entries, inputs of the state map, report.",
+    },
+    Endpoint {
+        id: EndpointId::ReadState,
+        method: Method::Get,
+        path: "/v1/accounts/{account}/state",
+        caller: Caller::Device,
+        grants: &ServiceCode::ALL,
+        errands: &Purpose::ALL,
+        request: BodyKind::Empty,
+        reply: BodyKind::Cbor("StateReply"),
+        query: &[],
+        summary: "The account's entry in the newest published version of the state map, with its proof.",
     },
 ];
 
@@ -469,6 +500,30 @@ pub struct ObjectPage {
     pub more: bool,
 }
 body!(ObjectPage, "a page of objects");
+
+/// Reply of [`EndpointId::ReadState`].
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct StateReply {
+    /// Always [`API_VERSION`].
+    #[n(0)]
+    pub version: u8,
+    /// The version of the map; 0 while it was never published.
+    #[n(1)]
+    pub map_version: u64,
+    /// Place in the log of the entry with that version's root.
+    #[n(2)]
+    pub index: u64,
+    /// Canonical bytes of the account's state in that version; absent if it is not in it yet.
+    #[n(3)]
+    #[cbor(with = "minicbor::bytes")]
+    pub state: Option<Vec<u8>>,
+    /// Canonical bytes of the proof that the map holds it, or that it holds nothing for the account.
+    #[n(4)]
+    #[cbor(with = "minicbor::bytes")]
+    pub proof: Vec<u8>,
+}
+body!(StateReply, "a state reply");
 
 /// What went wrong, for programs. The numbers are part of the format and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, minicbor::Encode, minicbor::Decode)]

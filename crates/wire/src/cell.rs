@@ -2,8 +2,8 @@
 //!
 //! 1. An invitation pins the cell's root key. Nothing else is ever believed about a cell's identity:
 //!    no certificate authority, no name service.
-//! 2. The root signs [`CellKeys`], which name the cell's rotatable acknowledgement key, the party
-//!    that runs it and its region. TLS certificates are issued by the same root.
+//! 2. The root signs [`CellKeys`], which name the cell's rotatable acknowledgement and log keys, the
+//!    party that runs it and its region. TLS certificates are issued by the same root.
 //! 3. Whoever appends a statement gets an [`Acknowledgement`]: the cell's signed promise that it
 //!    holds the statement durably at that place of the chain.
 
@@ -11,6 +11,7 @@ use base64::Engine as _;
 
 use crate::cbor::{self, Canonical, CodecError};
 use crate::ids::{AccountId, CellId, Link, StatementId, to_hex};
+use crate::re_anchor::LogPoint;
 use crate::sign::{Domain, Ed25519Public, Ed25519Secret, Ed25519Signature};
 use crate::time::Millis;
 
@@ -47,6 +48,12 @@ pub fn authority(cell: &CellId) -> String {
     format!("{cell}.cell.invalid")
 }
 
+/// The origin of a cell's first transparency log (C2SP tlog-checkpoint), and the name of the key that signs
+/// its checkpoints. Like [`authority`] it is the cell's whatever its network address.
+pub fn log_origin(cell: &CellId) -> String {
+    format!("{}/log", authority(cell))
+}
+
 /// The keys that a cell uses now, and who runs it where.
 #[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
@@ -75,6 +82,27 @@ pub struct CellKeys {
     /// How long erased data may stay in the cell before it is gone, in days.
     #[n(7)]
     pub retention_days: u32,
+    /// Checks the log's checkpoints; absent in generations from before the cell had a log.
+    #[n(8)]
+    pub log: Option<Ed25519Public>,
+    /// Which log of the cell this is, from 2; absent for the first. A new one is begun only when the cell
+    /// had to be restored from a backup, and its old log cannot be continued.
+    #[n(9)]
+    pub log_number: Option<u32>,
+    /// The last state of the log before this one that its signer remembers.
+    #[n(10)]
+    pub log_before: Option<LogPoint>,
+}
+
+impl CellKeys {
+    /// The origin of the log that these keys sign.
+    pub fn log_origin(&self) -> String {
+        let first = log_origin(&self.cell);
+        match self.log_number {
+            None => first,
+            Some(number) => format!("{first}/{number}"),
+        }
+    }
 }
 
 impl Canonical for CellKeys {

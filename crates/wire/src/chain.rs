@@ -10,7 +10,9 @@
 //!    view, nobody else; numbers have no gaps.
 //! 4. A consent is signed by the very device that it is for. A withdrawal by a full device ends the
 //!    matching grants of all devices; one by a write-only device ends its own.
-//! 5. An erased consent statement leaves a stub. A stub gives nothing. The stub of a withdrawal ends
+//! 5. A re-anchoring is signed by a full device, names the entry before it, and changes nothing else: it
+//!    is there to be seen.
+//! 6. An erased consent statement leaves a stub. A stub gives nothing. The stub of a withdrawal ends
 //!    *every* earlier grant: whoever hides what was withdrawn must not bring it back to life.
 
 use std::collections::BTreeMap;
@@ -355,6 +357,17 @@ impl AccountView {
                 let only = (role == Role::WriteOnly).then_some(device);
                 self.withdraw(withdrawal, only, parsed.entry.time);
                 Ok(())
+            }
+            Body::ReAnchored(accepted) => {
+                only_full()?;
+                if accepted.fits(sequence, &parsed.entry.previous) {
+                    Ok(())
+                } else {
+                    Err(ChainError::Contradiction {
+                        sequence,
+                        reason: "a re-anchoring accepts what is before it, and nothing newer",
+                    })
+                }
             }
         }
     }

@@ -39,17 +39,21 @@ pub enum Purpose {
     /// Check that everything is there and unaltered.
     #[n(6)]
     Verify,
+    /// Accept an older state, after the cell was restored from a backup.
+    #[n(7)]
+    ReAnchor,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Create,
         Self::List,
         Self::Recover,
         Self::Consent,
         Self::Restore,
         Self::Verify,
+        Self::ReAnchor,
     ];
 
     /// The name used in the ledger and in documents.
@@ -61,6 +65,7 @@ impl Purpose {
             Self::Consent => "consent",
             Self::Restore => "restore",
             Self::Verify => "verify",
+            Self::ReAnchor => "re-anchor",
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod errand;
 pub mod head;
 pub mod ids;
 pub mod limits;
+pub mod re_anchor;
 pub mod request;
 pub mod sign;
 pub mod statement;

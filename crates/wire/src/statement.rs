@@ -18,6 +18,7 @@ use crate::consent_record::{ConsentRecord, Withdrawal};
 use crate::epoch::EpochRecord;
 use crate::ids::{AccountId, CellId, DeviceId, Label, Link, Salt, StatementId};
 use crate::limits::STATEMENT_MAX_BYTES;
+use crate::re_anchor::ReAnchor;
 use crate::sign::{Domain, PublicKey, SecretKey, Signature};
 use crate::time::Millis;
 
@@ -46,9 +47,23 @@ pub enum Kind {
     /// A consent ended because the person said so. Signed by a device.
     #[n(5)]
     ConsentWithdrawn,
+    /// A person accepted an older state, after their cell was restored from a backup. Signed by a full
+    /// device.
+    #[n(6)]
+    ReAnchored,
 }
 
 impl Kind {
+    /// Every kind, by number.
+    pub const ALL: [Self; 6] = [
+        Self::Genesis,
+        Self::DeviceAdded,
+        Self::Epoch,
+        Self::ConsentGiven,
+        Self::ConsentWithdrawn,
+        Self::ReAnchored,
+    ];
+
     /// The number of this kind.
     pub const fn code(self) -> u8 {
         match self {
@@ -57,6 +72,7 @@ impl Kind {
             Self::Epoch => 3,
             Self::ConsentGiven => 4,
             Self::ConsentWithdrawn => 5,
+            Self::ReAnchored => 6,
         }
     }
 
@@ -131,6 +147,8 @@ pub enum Body {
     ConsentGiven(Box<ConsentRecord>),
     /// See [`Kind::ConsentWithdrawn`].
     ConsentWithdrawn(Withdrawal),
+    /// See [`Kind::ReAnchored`].
+    ReAnchored(Box<ReAnchor>),
 }
 
 macro_rules! canonical {
@@ -147,6 +165,7 @@ canonical!(DeviceAdded, "a device statement");
 canonical!(EpochRecord, "an epoch record");
 canonical!(ConsentRecord, "a consent record");
 canonical!(Withdrawal, "a withdrawal");
+canonical!(ReAnchor, "a re-anchoring");
 canonical!(Entry, "a statement");
 canonical!(SignedEntry, "a signed statement");
 
@@ -159,6 +178,7 @@ impl Body {
             Self::Epoch(_) => Kind::Epoch,
             Self::ConsentGiven(_) => Kind::ConsentGiven,
             Self::ConsentWithdrawn(_) => Kind::ConsentWithdrawn,
+            Self::ReAnchored(_) => Kind::ReAnchored,
         }
     }
 
@@ -169,6 +189,7 @@ impl Body {
             Self::Epoch(body) => cbor::encode(body),
             Self::ConsentGiven(body) => cbor::encode(body),
             Self::ConsentWithdrawn(body) => cbor::encode(body),
+            Self::ReAnchored(body) => cbor::encode(body),
         }
     }
 
@@ -179,6 +200,7 @@ impl Body {
             Kind::Epoch => Self::Epoch(Box::new(cbor::decode(bytes)?)),
             Kind::ConsentGiven => Self::ConsentGiven(Box::new(cbor::decode(bytes)?)),
             Kind::ConsentWithdrawn => Self::ConsentWithdrawn(cbor::decode(bytes)?),
+            Kind::ReAnchored => Self::ReAnchored(Box::new(cbor::decode(bytes)?)),
         })
     }
 }

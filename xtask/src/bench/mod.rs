@@ -2,6 +2,7 @@
 
 mod contenders;
 pub(crate) mod corpus;
+mod log;
 mod measure;
 mod mutate;
 mod peers;
@@ -34,6 +35,8 @@ pub(crate) struct Options {
 enum What {
     /// First backup, nothing changed, a little changed, restore, and a check that reads all data.
     Backup(BackupOptions),
+    /// Appending to the transparency log, proofs, a device's monitor, and the state map.
+    Log(log::LogOptions),
 }
 
 #[derive(clap::Args)]
@@ -96,9 +99,13 @@ impl Phase {
 
 /// Runs the benchmark and prints its tables.
 pub(crate) fn run(options: &Options) -> Outcome {
-    let What::Backup(options) = &options.what;
-    run_backup(options).map(drop)
+    match &options.what {
+        What::Backup(options) => run_backup(options).map(drop),
+        What::Log(options) => log::run(options),
+    }
 }
+
+pub(crate) use log::run_short as run_log_short;
 
 /// The short form of the suite: Candor alone on a small corpus, once. It shows that the benchmark runs and that
 /// its phases restore what was backed up; its figures mean little.

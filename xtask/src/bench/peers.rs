@@ -1,7 +1,6 @@
 //! The peers: where they come from, and how each does what is measured.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -295,7 +294,7 @@ impl Contender for Restic {
         let store = self.store();
         fs::create_dir_all(&store)?;
         if let Some((rclone, server)) = &mut self.rclone {
-            let port = free_port()?;
+            let port = crate::e2e::free_port()?;
             let mut serve = isolated(rclone, directory);
             serve
                 .args([
@@ -341,11 +340,6 @@ impl Contender for Restic {
         }
         Ok(())
     }
-}
-
-/// A port that is free now: rclone does not say which one it took.
-fn free_port() -> Outcome<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 struct Borg {

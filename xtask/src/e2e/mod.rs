@@ -8,9 +8,12 @@ mod canary;
 mod capture;
 mod compare;
 mod consent;
+mod elsewhere;
+mod log;
 mod namespace;
 mod round_trip;
 mod scan;
+mod verifier;
 mod world;
 
 use std::path::PathBuf;
@@ -20,7 +23,7 @@ use crate::sys::{self, Failure, Outcome};
 use crate::tools;
 
 use world::World;
-pub(crate) use world::terminate;
+pub(crate) use world::{free_port, terminate};
 
 /// One scenario.
 pub(crate) struct Scenario {
@@ -51,6 +54,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "canary",
         shows: "no known plaintext in a cell's files, logs, packets or memory",
         run: canary::no_plaintext_at_the_cell,
+    },
+    Scenario {
+        name: "log-survives-kills",
+        shows: "a cell killed at any moment: no two checkpoints of one size, nothing acknowledged is missing",
+        run: log::survives_kills,
+    },
+    Scenario {
+        name: "log-verifies-elsewhere",
+        shows: "witnesses, the whole log, receipts and the report, checked by programs that share no code with ours",
+        run: elsewhere::verifies_elsewhere,
     },
 ];
 

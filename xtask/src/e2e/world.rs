@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -244,6 +245,13 @@ impl CellProcess {
         )))
     }
 
+    /// Ends the cell as a loss of power would, as far as a process can.
+    pub(crate) fn kill(mut self) -> Outcome {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     fn wait_until_it_listens(&mut self) -> Outcome {
         let started = Instant::now();
         while started.elapsed() < START_MAX {
@@ -286,6 +294,11 @@ impl Drop for CellProcess {
     fn drop(&mut self) {
         let _ = self.terminate();
     }
+}
+
+/// A port that is free now, for a program that does not say which one it took.
+pub(crate) fn free_port() -> Outcome<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Asks a child to end, waits, and ends it by force when it does not.

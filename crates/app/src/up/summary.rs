@@ -101,8 +101,13 @@ fn unsafe_lines(status: &StatusView) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if !status.witnessed {
-        lines.push("unwitnessed: no independent witness watches this cell's log yet".to_owned());
+    match &status.log {
+        // A frozen log is among the warnings.
+        Some(log) if status.witnessed || log.is_stale() => {}
+        Some(log) => lines.push(text::shown(&log.sentence)),
+        None => {
+            lines.push("unwitnessed: this device has not looked at its cell's log yet".to_owned())
+        }
     }
     lines
 }

@@ -20,6 +20,7 @@ fn the_help_names_every_command() {
       backup       Back up, look at snapshots, restore
       ledger       Show every connection that this device opened
       server       Run a cell: the server that keeps other people's sealed objects, or yours
+      log          The public log of a cell: its key, proofs, and witnesses of what it says
       completions  Print a completion script for a shell
       man          Write the manual pages into a folder
 

@@ -9,8 +9,11 @@
 
 mod failing;
 mod help;
+mod log;
 mod person;
+mod receipts;
 mod running;
 mod separate;
 mod starting;
 mod stopping;
+mod witness;

@@ -48,6 +48,9 @@ fn keys_of_cell() -> CellKeys {
         controller: "the tests".into(),
         region: "home".into(),
         retention_days: 30,
+        log: None,
+        log_number: None,
+        log_before: None,
     }
 }
 

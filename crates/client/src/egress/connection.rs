@@ -93,6 +93,9 @@ pub struct Connection {
     /// What the cell's clock is ahead of this device's, in milliseconds. Only ever added to the time
     /// of a request.
     skew_ms: AtomicI64,
+    /// The latest time that this device's clock showed here: set back, it does not make an authority
+    /// last longer (row A52). Milliseconds UTC.
+    latest_ms: AtomicI64,
     was_answered: AtomicBool,
 }
 
@@ -109,6 +112,7 @@ impl Connection {
             signer,
             transport,
             skew_ms: AtomicI64::new(0),
+            latest_ms: AtomicI64::new(i64::MIN),
             was_answered: AtomicBool::new(false),
         };
         connection.check_not_over()?;
@@ -131,7 +135,12 @@ impl Connection {
     }
 
     fn check_not_over(&self) -> Result<(), EgressError> {
-        if self.authority.ends_at() <= self.shared.clock.now() {
+        let now_ms = self.shared.clock.now().0;
+        let latest_ms = self
+            .latest_ms
+            .fetch_max(now_ms, Ordering::Relaxed)
+            .max(now_ms);
+        if self.authority.ends_at().0 <= latest_ms {
             Err(EgressError::Over)
         } else {
             Ok(())
@@ -222,7 +231,7 @@ impl Connection {
             .header(http::header::HOST, &host)
             .header(http::header::CONTENT_LENGTH, call.body.len());
         builder = match endpoint.request {
-            BodyKind::Empty => builder,
+            BodyKind::Empty | BodyKind::LogFile => builder,
             BodyKind::Cbor(_) => builder.header(http::header::CONTENT_TYPE, MEDIA_CBOR),
             BodyKind::Object => builder.header(http::header::CONTENT_TYPE, MEDIA_OBJECT),
         };
@@ -288,7 +297,7 @@ impl Connection {
 const fn classes(endpoint: EndpointId) -> &'static [DataClass] {
     use DataClass as Class;
     match endpoint {
-        EndpointId::DescribeCell => &[],
+        EndpointId::DescribeCell | EndpointId::ReadLog => &[],
         EndpointId::OpenAccount => &[
             Class::Identifiers,
             Class::Statements,
@@ -298,6 +307,7 @@ const fn classes(endpoint: EndpointId) -> &'static [DataClass] {
         EndpointId::FindAccount
         | EndpointId::ReadChain
         | EndpointId::ReadHead
+        | EndpointId::ReadState
         | EndpointId::ListObjects => &[Class::Identifiers],
         EndpointId::SwapHead => &[Class::Identifiers, Class::Heads],
         EndpointId::PutObject => &[Class::Identifiers, Class::SealedObjects],

@@ -517,6 +517,8 @@ fn endpoint_count() -> usize {
         EndpointId::GetObject,
         EndpointId::HasObjects,
         EndpointId::ListObjects,
+        EndpointId::ReadLog,
+        EndpointId::ReadState,
     ]
     .len()
 }
@@ -558,4 +560,24 @@ async fn the_servers_own_certificate_is_the_one_that_is_expected() {
     api.close().await;
     let _ = stop.send(());
     server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a52_a_clock_that_is_set_back_does_not_make_an_authority_last_longer() {
+    let scripted = Scripted::new(Vec::new());
+    let service = Arc::clone(&scripted) as Arc<dyn CellService>;
+    let bench = bench(root().public(), Vec::new(), CellDoor::InProcess(service));
+    let api = bench.api(Purpose::List);
+    let ends = bench.errand(Purpose::List).ends_at();
+    bench.clock.set(ends.0);
+    assert!(matches!(
+        api.read_chain(ACCOUNT, 0).await,
+        Err(ApiError::Over)
+    ));
+    bench.clock.set(NOW_MS);
+    assert!(matches!(
+        api.read_chain(ACCOUNT, 0).await,
+        Err(ApiError::Over)
+    ));
+    assert_eq!(scripted.asked(), 0);
 }

@@ -175,3 +175,81 @@ fn a22_cheaper_passphrase_hashing_is_refused() {
     assert_ne!(salt_of(&fs::read(&path).unwrap()), salt_of(&good));
     open(&path, Some(PASSPHRASE)).unwrap();
 }
+
+/// A file made of any bytes, with the damage check that belongs to them.
+fn checked(body: &[u8]) -> Vec<u8> {
+    let hash = blake3::derive_key("candor 2026 key store check v1", body);
+    [body, &hash[..format::CHECK_BYTES]].concat()
+}
+
+#[test]
+fn a_key_store_has_one_spelling_and_one_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    drop(create(&path, KeyProtection::Unprotected));
+    let good = fs::read(&path).unwrap();
+    let body = &good[..good.len() - format::CHECK_BYTES];
+    assert_eq!(checked(body), good);
+    let more = [body, &[0]].concat();
+    // The map's head in two bytes.
+    let longer_head = [&[0xb8, body[0] & 0x1f], &body[1..]].concat();
+    for bad in [more, longer_head, Vec::new()] {
+        fs::write(&path, checked(&bad)).unwrap();
+        assert!(matches!(refusal(&path, None), KeyStoreError::Damaged));
+        assert!(matches!(state(&path), Err(KeyStoreError::Damaged)));
+    }
+    let newer = with_parameters(&good, |file| file.version = 2);
+    fs::write(&path, newer).unwrap();
+    assert!(matches!(
+        refusal(&path, None),
+        KeyStoreError::Version { version: 2 }
+    ));
+}
+
+/// Opened by hand, from the description of the format alone: nothing of the header is outside the seal.
+#[test]
+fn the_seal_binds_version_and_parameters() {
+    let content = b"what is kept";
+    let file = format::seal(content, &passphrase(), &Repeatable::new(7)).unwrap();
+    let header = format::header(&file).unwrap();
+    let kdf = header.kdf.as_ref().unwrap();
+    let params = argon2::Params::new(64 * 1024, 3, 1, Some(32)).unwrap();
+    let mut key = [0; 32];
+    argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+        .hash_password_into(PASSPHRASE.as_bytes(), &kdf.salt, &mut key)
+        .unwrap();
+    let parameters = candor_wire::cbor::encode(kdf);
+    let place = [&b"candor/key-store/1"[..], &[1], &parameters].concat();
+    let opened = crate::seal_small::open(&key, &place, &header.content.0).unwrap();
+    assert_eq!(opened, content);
+    assert!(matches!(
+        format::open(&header, &KeyProtection::Unprotected),
+        Err(KeyStoreError::NeedsPassphrase)
+    ));
+    for other in [
+        [&b"candor/key-store/1"[..], &[2], &parameters].concat(),
+        b"candor/key-store/1\x01".to_vec(),
+        Vec::new(),
+    ] {
+        assert!(crate::seal_small::open(&key, &other, &header.content.0).is_err());
+    }
+}
+
+/// A longer file could be written and never be read again; a growing buffer would leave copies behind.
+#[test]
+fn a_key_store_has_a_longest_length_and_its_buffer_never_grows() {
+    let sealed = |bytes: usize| {
+        let content = vec![7; bytes];
+        format::seal(&content, &KeyProtection::Unprotected, &SystemEntropy)
+    };
+    let around = sealed(1024 * 1024).unwrap().len() - 1024 * 1024;
+    let most = usize::try_from(KEY_STORE_MAX_BYTES).unwrap() - around;
+    let longest = sealed(most).unwrap();
+    assert_eq!(longest.len() as u64, KEY_STORE_MAX_BYTES);
+    assert_eq!(format::header(&longest).unwrap().content.0.len(), most);
+    assert!(matches!(sealed(most + 1), Err(KeyStoreError::TooLong)));
+    for bytes in [0, 1, 200, most] {
+        let room = bytes + 128 + format::CHECK_BYTES;
+        assert_eq!(sealed(bytes).unwrap().capacity(), room, "{bytes}");
+    }
+}

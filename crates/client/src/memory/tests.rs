@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 use std::fs;
 
+use candor_testkit::sample::{LAPTOP, consent, family, laptop, withdrawal};
+
 use super::*;
 
 const CELL: CellId = CellId::from_bytes([1; 16]);
@@ -122,4 +124,189 @@ fn a_damaged_memory_is_no_missing_memory() {
         Err(MemoryError::OtherCell)
     ));
     Memory::open(&path, CELL).unwrap();
+}
+
+#[test]
+fn a_shorter_chain_and_one_that_went_another_way_are_refused_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory");
+    let (shorter, mut other, mut ours) = (family().view(), family(), family());
+    ours.push(Some(LAPTOP), &laptop(), consent(LAPTOP));
+    other.push(Some(LAPTOP), &laptop(), withdrawal(None));
+    let (seen, as_long) = (ours.view(), other.view());
+    other.push(Some(LAPTOP), &laptop(), consent(LAPTOP));
+    let longer = other.view();
+
+    let memory = Memory::open(&path, CELL).unwrap();
+    memory.check_chain(&seen).unwrap();
+    memory.remember_chain(&seen).unwrap();
+    let (before, kept) = (fs::read(&path).unwrap(), memory.chain());
+    assert_eq!(
+        kept.map(|chain| (chain.length, chain.tip)),
+        Some((5, seen.tip()))
+    );
+    for memory in [memory, Memory::open(&path, CELL).unwrap()] {
+        for view in [&shorter, &as_long, &longer] {
+            assert!(is_rollback(memory.check_chain(view), Remembered::Chain));
+            assert!(is_rollback(memory.remember_chain(view), Remembered::Chain));
+            assert_eq!(memory.chain(), kept);
+        }
+        memory.check_chain(&seen).unwrap();
+    }
+    assert_eq!(fs::read(&path).unwrap(), before);
+    ours.push(Some(LAPTOP), &laptop(), withdrawal(None));
+    let memory = Memory::open(&path, CELL).unwrap();
+    memory.remember_chain(&ours.view()).unwrap();
+    assert!(is_rollback(memory.check_chain(&seen), Remembered::Chain));
+}
+
+#[test]
+fn a_check_refuses_and_remembers_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory");
+    let memory = Memory::open(&path, CELL).unwrap();
+    memory.remember_cell(3).unwrap();
+    memory.remember_head(head(5, 5, 2)).unwrap();
+    let before = fs::read(&path).unwrap();
+    assert!(is_rollback(memory.check_cell(2), Remembered::CellKeys));
+    memory.check_cell(3).unwrap();
+    memory.check_cell(4).unwrap();
+    let elsewhere = RememberedHead {
+        vault: VaultId::from_bytes([3; 16]),
+        ..head(9, 9, 2)
+    };
+    for (shown, what) in [
+        (head(4, 4, 2), Remembered::Head),
+        (head(5, 6, 2), Remembered::Head),
+        (elsewhere, Remembered::Head),
+        (head(5, 5, 1), Remembered::Epoch),
+        (head(6, 6, 1), Remembered::Epoch),
+    ] {
+        assert!(is_rollback(memory.check_head(&VAULT, Some(&shown)), what));
+    }
+    memory.check_head(&VAULT, Some(&head(5, 5, 2))).unwrap();
+    memory.check_head(&VAULT, Some(&head(6, 6, 2))).unwrap();
+    memory.check_cell(3).unwrap();
+    assert_eq!(memory.head(&VAULT), Some(head(5, 5, 2)));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_memory_has_one_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory");
+    let memory = Memory::open(&path, CELL).unwrap();
+    memory.remember_head(head(5, 5, 2)).unwrap();
+    let good = memory.state().clone();
+    let opened = |change: &dyn Fn(&mut State)| {
+        let mut state = good.clone();
+        change(&mut state);
+        let mut file = cbor::encode(&state);
+        let check = check_of(&file);
+        file.extend_from_slice(&check);
+        fs::write(&path, &file).unwrap();
+        Memory::open(&path, CELL).map(|memory| memory.state().heads.len())
+    };
+    let of = |vault| RememberedHead {
+        vault: VaultId::from_bytes([vault; 16]),
+        ..head(1, 1, 1)
+    };
+    assert_eq!(opened(&|state| state.heads.push(of(3))).unwrap(), 2);
+    for vault in [1, 2] {
+        let disordered = opened(&|state| state.heads.push(of(vault)));
+        assert!(matches!(disordered, Err(MemoryError::Damaged)));
+    }
+    for version in [MEMORY_VERSION_MIN - 1, MEMORY_VERSION + 1] {
+        let refused = opened(&|state| state.version = version);
+        assert!(
+            matches!(refused, Err(MemoryError::Version { version: found }) if found == version)
+        );
+    }
+}
+
+fn log_of(size: u64, root: u8, map_version: u64) -> RememberedLog {
+    use candor_log::checkpoint::Checkpoint;
+    use candor_log::note::{KeyKind, VerifierKey};
+    use candor_log::tree::{Hash, TreeHead};
+    use candor_wire::sign::Ed25519Secret;
+    let secret = Ed25519Secret::from_seed(&[1; 32]);
+    let key = VerifierKey::new("example/log", KeyKind::Log, secret.public()).unwrap();
+    let checkpoint = Checkpoint {
+        origin: key.name().to_owned(),
+        head: TreeHead {
+            size,
+            root: Hash([root; 32]),
+        },
+    };
+    let signed = SignedCheckpoint::sign(&checkpoint, &key, &secret).unwrap();
+    RememberedLog {
+        checkpoint: signed.bytes(),
+        map_version,
+        witnessed_s: None,
+        witnesses: Vec::new(),
+    }
+}
+
+#[test]
+fn a_smaller_log_another_one_and_an_older_map_are_refused_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory");
+    let memory = Memory::open(&path, CELL).unwrap();
+    assert_eq!(memory.log(), None);
+    memory.remember_log(log_of(5, 5, 2)).unwrap();
+    drop(memory);
+    let before = fs::read(&path).unwrap();
+    let memory = Memory::open(&path, CELL).unwrap();
+    for (shown, what) in [
+        (log_of(4, 4, 2), Remembered::Log),
+        (log_of(5, 6, 2), Remembered::Log),
+        (log_of(6, 6, 1), Remembered::StateMap),
+    ] {
+        assert!(is_rollback(memory.remember_log(shown), what));
+    }
+    let nonsense = RememberedLog {
+        checkpoint: vec![1],
+        ..log_of(6, 6, 2)
+    };
+    assert!(memory.remember_log(nonsense).is_err());
+    assert_eq!(fs::read(&path).unwrap(), before);
+    memory.remember_log(log_of(5, 5, 3)).unwrap();
+    memory.remember_log(log_of(9, 9, 3)).unwrap();
+    assert_eq!(memory.log(), Some(log_of(9, 9, 3)));
+}
+
+/// A memory of the version before the log, byte for byte: it is kept, and fresh as far as the log goes.
+#[test]
+fn a_memory_of_the_version_before_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory");
+    let memory = Memory::open(&path, CELL).unwrap();
+    memory.remember_head(head(5, 5, 2)).unwrap();
+    let mut old = memory.state().clone();
+    old.version = 1;
+    let mut file = cbor::encode(&old);
+    let check = check_of(&file);
+    file.extend_from_slice(&check);
+    fs::write(&path, &file).unwrap();
+    let memory = Memory::open(&path, CELL).unwrap();
+    assert!(!memory.is_fresh());
+    assert_eq!(memory.log(), None);
+    assert!(is_rollback(
+        memory.remember_head(head(4, 4, 2)),
+        Remembered::Head
+    ));
+    memory.remember_log(log_of(5, 5, 0)).unwrap();
+    let memory = Memory::open(&path, CELL).unwrap();
+    assert_eq!(memory.head(&VAULT), Some(head(5, 5, 2)));
+    assert_eq!(memory.log(), Some(log_of(5, 5, 0)));
+    // The version before had no log: a file that claims both is none.
+    old.log = Some(log_of(5, 5, 0));
+    let mut file = cbor::encode(&old);
+    let check = check_of(&file);
+    file.extend_from_slice(&check);
+    fs::write(&path, &file).unwrap();
+    assert!(matches!(
+        Memory::open(&path, CELL),
+        Err(MemoryError::Damaged)
+    ));
 }

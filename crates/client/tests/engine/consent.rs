@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use candor_client::commands::{Command, FailureKind, View};
+use candor_client::commands::{Command, Event, FailureKind, View};
 use candor_client::egress::TransportError;
 use candor_wire::time::DAY_MS;
 
@@ -155,6 +155,11 @@ fn a_consent_ends_by_itself() {
             .iter()
             .any(|one| one.contains("ends on"))
     );
+    // Whoever backs up is reminded too, in one sentence with the command.
+    let (view, events) = person.listen(Command::BackupRun { sets: Vec::new() });
+    view.unwrap();
+    let reminds = |event: &Event| matches!(event, Event::Step { text } if text.contains("the consent for docs ends on") && text.contains("`candor consent on backup`"));
+    assert_eq!(events.iter().filter(|event| reminds(event)).count(), 1);
     world.clock.forward_ms(27 * DAY_MS);
     let before = world.wire.count();
     assert_eq!(person.run().unwrap_err().kind, FailureKind::NoConsent);

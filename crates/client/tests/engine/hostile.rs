@@ -297,7 +297,7 @@ fn a_chain_that_lost_its_end_is_a_rollback() {
 }
 
 #[test]
-fn an_older_head_is_refused_and_the_destination_stays_as_it_was() {
+fn a15_an_older_head_is_refused_and_the_destination_stays_as_it_was() {
     let world = World::new();
     let (person, _) = world.create("home");
     let docs = world.tree("docs");

@@ -4,6 +4,11 @@
 
 mod backup;
 mod consent;
+mod expiry;
 mod hostile;
+mod log;
+mod log_threats;
+mod lying_log;
 mod memory;
+mod re_anchor;
 mod world;

@@ -13,11 +13,13 @@ use candor_client::home::Home;
 use candor_client::ledger::{Ledger, LedgerParts};
 use candor_client::path_text::PathText;
 use candor_client::{Cancel, CellDoor, KeyProtection, KeyStore, RecoveryPhrase};
+use candor_log::note::{KeyKind, VerifierKey};
 use candor_server::{Cell, InitParams};
 use candor_testkit::hostile::Wire;
 use candor_vault::{Entropy, SystemEntropy};
 use candor_wire::Millis;
-use candor_wire::cell::Invitation;
+use candor_wire::cell::{Invitation, log_origin};
+use candor_wire::sign::Ed25519Secret;
 use candor_wire::statement::Role;
 
 /// A clock that can be set forward.
@@ -163,6 +165,81 @@ impl World {
             .lines(None, &mut |line| alarms.extend(line.alarm))
             .unwrap();
         alarms
+    }
+
+    /// The key of the cell's log, as anybody can have it.
+    pub(crate) fn log_key(&self) -> VerifierKey {
+        let keys = self.cell.keys();
+        let origin = log_origin(&keys.cell);
+        VerifierKey::new(&origin, KeyKind::Log, keys.log.unwrap()).unwrap()
+    }
+
+    /// A key that a cell keeps in a file of its own: the seed is its end.
+    pub(crate) fn secret_of_the_cell(&self, name: &str) -> Ed25519Secret {
+        let file = std::fs::read(self.path("cell/keys").join(name)).unwrap();
+        Ed25519Secret::from_seed(file.last_chunk::<32>().unwrap())
+    }
+
+    /// A published file of the real log, past the wire.
+    pub(crate) fn log_file(&self, name: &str) -> Option<Vec<u8>> {
+        let request = http::Request::builder()
+            .method("GET")
+            .uri(format!("/log/{name}"))
+            .header("host", candor_wire::cell::authority(&self.cell.id()))
+            .header("content-length", 0)
+            .body(bytes::Bytes::new())
+            .unwrap();
+        let reply = self.runtime.block_on(self.inner().call(request)).unwrap();
+        reply
+            .status()
+            .is_success()
+            .then(|| reply.into_body().to_vec())
+    }
+
+    /// Puts the cell's store back to a copy of it, and begins its log anew, as its operator would after a
+    /// restore from a backup. Whoever had it open must have let go of it.
+    pub(crate) fn put_cell_back(&mut self, kept: &Path) -> candor_server::BegunAnew {
+        let place = self.path("cell");
+        let other = self.path("another-cell");
+        self.runtime.block_on(async {
+            let params = InitParams {
+                region: "home".to_owned(),
+                controller: "the tests".to_owned(),
+                listen: "127.0.0.1:0".parse().unwrap(),
+                public_addresses: Vec::new(),
+            };
+            if !other.exists() {
+                Cell::init(&other, &params).await.unwrap();
+            }
+            self.cell = Cell::open(&other).await.unwrap();
+        });
+        self.wire = Wire::to(self.inner());
+        // The cell's own tasks may hold it for a moment.
+        let lock = std::fs::File::open(place.join("store/store.lock")).unwrap();
+        for _ in 0..500 {
+            if lock.try_lock().is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        lock.unlock().unwrap();
+        std::fs::remove_dir_all(place.join("store")).unwrap();
+        std::fs::rename(kept, place.join("store")).unwrap();
+        let begun = self
+            .runtime
+            .block_on(candor_server::begin_log_anew(&place))
+            .unwrap();
+        self.cell = self.runtime.block_on(Cell::open(&place)).unwrap();
+        self.wire = Wire::to(self.inner());
+        begun
+    }
+
+    /// The kinds of all statements on a person's chain, as their device keeps it.
+    pub(crate) fn kinds(&self, person: &Person) -> Vec<candor_wire::statement::Kind> {
+        let path = person.engine.home().join("device.sqlite");
+        let store = candor_client::device_store::DeviceStore::open(&path).unwrap();
+        let chain = store.chain().unwrap();
+        chain.iter().map(|record| record.kind).collect()
     }
 
     /// A folder with some files, one of them of several chunks.

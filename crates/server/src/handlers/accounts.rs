@@ -43,7 +43,8 @@ pub(super) async fn open(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
     let extended = tokio::task::spawn_blocking(move || -> Result<Extension, Refusal> {
         // The root states the first two, the new device the third.
         let signers = [None, None, signer];
-        chain::extend(&extending, account, None, request.records, &signers, now)
+        let terms = chain::Terms::Signed(&signers);
+        chain::extend(&extending, account, None, request.records, terms, now)
     });
     let extended = extended
         .await
@@ -54,11 +55,12 @@ pub(super) async fn open(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
         account,
         root_key: RootKeyHash(extended.view.genesis().root.fingerprint()),
         genesis: extended.rows,
+        entries: extended.entries,
         now,
     };
     let outcome = shared.records.open_account(opening).await;
     match outcome.map_err(|error| Refusal::of_records(&error))? {
-        OpenOutcome::Opened => {}
+        OpenOutcome::Opened => shared.transparency.queue().added(BEGINNING.len()),
         OpenOutcome::AlreadyOpened => return again(shared, account).await,
         OpenOutcome::InvitationUnknown
         | OpenOutcome::InvitationUsed

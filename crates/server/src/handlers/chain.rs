@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use axum::response::Response;
+use candor_log::leaf::Leaf;
+use candor_store::log::LogEntry;
 use candor_store::{AppendOutcome, ChainAppend, ChainRow, ChainTip, NonceUse};
 use candor_wire::api::{API_VERSION, AppendChain, Appended, ChainPage, ErrorCode};
 use candor_wire::cbor::{self, CodecError};
@@ -10,7 +12,7 @@ use candor_wire::cell::SignedAcknowledgement;
 use candor_wire::chain::{AccountView, Record};
 use candor_wire::consent_record::ConsentRecord;
 use candor_wire::errand::Purpose;
-use candor_wire::ids::{AccountId, DeviceId};
+use candor_wire::ids::{AccountId, DeviceId, Label};
 use candor_wire::limits::{PAGE_MAX_ENTRIES, REQUEST_SKEW_SECONDS};
 use candor_wire::statement::{Body, Kind, genesis_link, link};
 use candor_wire::time::Millis;
@@ -26,36 +28,58 @@ pub(super) struct Extension {
     pub(super) view: AccountView,
     pub(super) rows: Vec<ChainRow>,
     pub(super) acknowledgements: Vec<SignedAcknowledgement>,
+    /// Their entries for the transparency log.
+    pub(super) entries: Vec<LogEntry>,
     /// How long the new rows are.
     pub(super) bytes: usize,
 }
 
+/// Who may have stated what is appended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Terms<'a> {
+    /// Record *i* has to be signed by `signers[i]`, or by the last of them.
+    Signed(&'a [Option<DeviceId>]),
+    /// A restored cell gets back what it lost: whoever stated it, it bears this cell's earlier
+    /// acknowledgement for just this place. A re-anchoring is this device's.
+    BroughtBack(Option<DeviceId>),
+}
+
 /// Checks records against `view` (`None`: they begin the chain of `account`) and acknowledges them.
-/// Record *i* has to be signed by `signers[i]`, or by the last of them. Costs processor time.
+/// Costs processor time.
 pub(super) fn extend(
     shared: &Shared,
     account: AccountId,
     view: Option<AccountView>,
     records: Vec<Record>,
-    signers: &[Option<DeviceId>],
+    terms: Terms<'_>,
     now: Millis,
 ) -> Result<Extension, Refusal> {
     let mut view = view;
     let (mut rows, mut acknowledgements, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let mut entries = Vec::new();
     for (i, mut record) in records.into_iter().enumerate() {
-        let signer = signers.get(i).or(signers.last()).copied().flatten();
-        check_statement(shared, &record, signer, now)?;
         let (sequence, previous) = view.as_ref().map_or((0, genesis_link()), |view| {
             (view.next_sequence(), view.tip())
         });
         let link = link(sequence, record.kind.code(), &previous, &record.commitment);
-        let stored = cbor::encode(&record);
         let place = Place {
             account,
             sequence,
             link,
             statement: record.commitment,
         };
+        let label = match terms {
+            Terms::BroughtBack(_) if record.kind != Kind::ReAnchored => {
+                check_brought_back(shared, &mut record, &place)?
+            }
+            Terms::BroughtBack(signer) => check_statement(shared, &record, signer, now)?,
+            Terms::Signed(signers) => {
+                let signer = signers.get(i).or(signers.last()).copied().flatten();
+                check_statement(shared, &record, signer, now)?
+            }
+        };
+        entries.push(Leaf::statement(&label, &record.commitment).encode());
+        let stored = cbor::encode(&record);
         let acknowledgement = shared.acknowledge(&place, now);
         record.acknowledgement = Some(acknowledgement.clone());
         match &mut view {
@@ -84,17 +108,18 @@ pub(super) fn extend(
         view,
         rows,
         acknowledgements,
+        entries,
         bytes,
     })
 }
 
-/// What the cell asks of a new statement beyond what its chain asks.
+/// What the cell asks of a new statement beyond what its chain asks. Tells its label for the log.
 fn check_statement(
     shared: &Shared,
     record: &Record,
     signer: Option<DeviceId>,
     now: Millis,
-) -> Result<(), Refusal> {
+) -> Result<Label, Refusal> {
     // A stub is what erasing leaves; nobody appends one. Acknowledging is the cell's.
     let Some(statement) = record
         .statement
@@ -110,10 +135,34 @@ fn check_statement(
     if parsed.entry.signer != signer {
         return Err(ErrorCode::NotPermitted.into());
     }
-    match &parsed.body {
-        Body::ConsentGiven(consent) => check_consent(shared, consent, now),
-        _ => Ok(()),
+    if let Body::ConsentGiven(consent) = &parsed.body {
+        check_consent(shared, consent, now)?;
     }
+    Ok(parsed.entry.label)
+}
+
+/// A statement that this cell acknowledged before it was put back: its own signature says so, for this
+/// place of this chain and no other. Takes the old acknowledgement off.
+fn check_brought_back(
+    shared: &Shared,
+    record: &mut Record,
+    place: &Place,
+) -> Result<Label, Refusal> {
+    let signed = record.acknowledgement.take().ok_or(ErrorCode::Malformed)?;
+    let earlier = shared
+        .keyring
+        .check(&signed)
+        .map_err(|_| ErrorCode::Chain)?;
+    let is_this_place = earlier.account == place.account
+        && earlier.sequence == place.sequence
+        && earlier.link == place.link
+        && earlier.statement == place.statement;
+    if !is_this_place {
+        return Err(ErrorCode::Chain.into());
+    }
+    let statement = record.statement.as_ref().ok_or(ErrorCode::Malformed)?;
+    let parsed = statement.parse().map_err(|_| ErrorCode::Malformed)?;
+    Ok(parsed.entry.label)
 }
 
 /// A consent has to say the truth about this cell, and cannot begin in the future: a later beginning
@@ -145,6 +194,8 @@ const fn may_append(purpose: Option<Purpose>, signer: Option<DeviceId>, kind: Ki
         // The root enrols the new device, which then may start an epoch that includes it.
         (Some(Purpose::Recover), None) => matches!(kind, Kind::DeviceAdded),
         (Some(Purpose::Recover), Some(_)) => matches!(kind, Kind::Epoch),
+        // What a restored cell lost is brought back, whoever stated it; then the acceptance itself.
+        (Some(Purpose::ReAnchor), Some(_)) => !matches!(kind, Kind::Genesis),
         _ => false,
     }
 }
@@ -166,6 +217,7 @@ pub(super) async fn append(shared: &Arc<Shared>, admitted: &Admitted) -> Result<
     let call = AppendCall {
         account: admitted.account()?,
         signer: admitted.signer,
+        brings_back: admitted.purpose == Some(Purpose::ReAnchor),
         nonce: admitted.nonce,
         now: admitted.now,
     };
@@ -180,6 +232,8 @@ pub(super) async fn append(shared: &Arc<Shared>, admitted: &Admitted) -> Result<
 struct AppendCall {
     account: AccountId,
     signer: Option<DeviceId>,
+    /// On the errand of re-anchoring.
+    brings_back: bool,
     nonce: Option<NonceUse>,
     now: Millis,
 }
@@ -192,6 +246,7 @@ async fn append_checked(
     let AppendCall {
         account,
         signer,
+        brings_back,
         nonce,
         now,
     } = call;
@@ -209,14 +264,13 @@ async fn append_checked(
     };
     let (extending, view) = (Arc::clone(shared), (*folded.view).clone());
     let extended = tokio::task::spawn_blocking(move || {
-        extend(
-            &extending,
-            account,
-            Some(view),
-            request.records,
-            &[signer],
-            now,
-        )
+        let signers = [signer];
+        let terms = if brings_back {
+            Terms::BroughtBack(signer)
+        } else {
+            Terms::Signed(&signers)
+        };
+        extend(&extending, account, Some(view), request.records, terms, now)
     });
     let extended = extended
         .await
@@ -225,6 +279,8 @@ async fn append_checked(
         account,
         expected,
         rows: extended.rows,
+        entries: extended.entries,
+        now,
     };
     let outcome = shared.records.append(nonce, append).await;
     if !matches!(outcome, Ok(AppendOutcome::Appended(_))) {
@@ -239,6 +295,10 @@ async fn append_checked(
                 view: Arc::new(extended.view),
                 bytes,
             });
+            shared
+                .transparency
+                .queue()
+                .added(extended.acknowledgements.len());
             let acknowledgements = extended.acknowledgements;
             Ok(reply::message(&Appended {
                 version: API_VERSION,

@@ -97,7 +97,10 @@ pub(super) async fn swap(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
         )
         .await;
     match outcome.map_err(|error| Refusal::of_records(&error))? {
-        SwapOutcome::Swapped | SwapOutcome::AlreadyThere => Ok(reply::done()),
+        SwapOutcome::Swapped | SwapOutcome::AlreadyThere => {
+            shared.transparency.queue().added(1);
+            Ok(reply::done())
+        }
         SwapOutcome::Conflict(_) | SwapOutcome::NotNewer { .. } => Err(ErrorCode::Conflict.into()),
     }
 }

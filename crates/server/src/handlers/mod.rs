@@ -3,7 +3,10 @@
 mod accounts;
 mod chain;
 mod heads;
+mod log;
 mod objects;
+
+pub(crate) use log::LOG_PREFIX;
 
 use std::sync::Arc;
 
@@ -36,5 +39,7 @@ pub(crate) async fn handle(
         EndpointId::GetObject => objects::get(shared, admitted, headers).await,
         EndpointId::HasObjects => objects::has(shared, admitted).await,
         EndpointId::ListObjects => objects::list(shared, admitted).await,
+        EndpointId::ReadLog => log::read(shared, admitted).await,
+        EndpointId::ReadState => log::state(shared, admitted).await,
     }
 }

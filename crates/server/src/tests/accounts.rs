@@ -287,6 +287,49 @@ async fn who_hangs_up_while_appending_changes_what_is_known_all_the_same() {
     assert_eq!(person.append(&world, vec![given]).await, None);
 }
 
+/// What is remembered of an account can fall behind what is stored, if a commit was not heard of. The
+/// refusal that tells so is the last one.
+#[tokio::test]
+async fn a_memory_that_fell_behind_is_given_up() {
+    let world = World::new().await;
+    let mut person = world.person().await;
+    person.consents(&world).await;
+    let withdrawal = || {
+        Said::ConsentWithdrawn(Withdrawal {
+            version: CONSENT_RECORD_VERSION,
+            service: ServiceCode::Backup,
+            vault: None,
+        })
+    };
+    let views = &world.cell.shared().views;
+    let behind = views.recall(&person.account).unwrap();
+    let record = person.state(&world, Some(person.device), withdrawal(), &[]);
+    let late = person.appending(vec![record], person.errand(&world, Purpose::Consent));
+    person.withdraws(&world).await;
+    views.remember(&behind);
+    assert_eq!(
+        person.outcome(&world, &late).await,
+        Some(ErrorCode::Conflict)
+    );
+    assert_eq!(person.append(&world, vec![withdrawal()]).await, None);
+    assert_eq!(person.chain(&world).await.records, person.records);
+}
+
+/// The room for what is remembered is counted in the same bytes, whether it was read or appended.
+#[tokio::test]
+async fn appending_counts_like_reading() {
+    let world = World::new().await;
+    let mut person = world.person().await;
+    person.consents(&world).await;
+    person.withdraws(&world).await;
+    let views = &world.cell.shared().views;
+    let appended = views.recall(&person.account).unwrap().bytes;
+    views.forget(&person.account);
+    assert!(views.recall(&person.account).is_none());
+    person.chain(&world).await;
+    assert_eq!(views.recall(&person.account).unwrap().bytes, appended);
+}
+
 #[tokio::test]
 async fn statements_that_break_the_rules_change_nothing() {
     let world = World::new().await;

@@ -3,6 +3,11 @@
 
 mod accounts;
 mod listening;
+mod log_bench;
 mod objects;
+mod refusals;
 mod requests;
+mod transparency;
+mod witness;
+mod witnesses;
 mod world;

@@ -16,6 +16,7 @@ use crate::log::Log;
 fn filled(path: &str, person: &Person) -> String {
     path.replace("{account}", &person.account.to_string())
         .replace("{vault}", &person.vault.to_string())
+        .replace("{*file}", "checkpoint")
         .replace("{object}", &"ab".repeat(32))
         .replace(
             "{root}",
@@ -27,6 +28,7 @@ fn filled(path: &str, person: &Person) -> String {
 async fn every_row_of_the_table_is_routed_and_nothing_else_is() {
     let world = World::new().await;
     let person = world.person().await;
+    world.cell.shared().transparency.step().await.unwrap();
     let methods = [
         "GET", "PUT", "POST", "HEAD", "DELETE", "PATCH", "OPTIONS", "TRACE",
     ];

@@ -89,14 +89,28 @@ impl World {
 
     /// Closes the cell and opens it again, as after a restart.
     pub(crate) async fn restarted(self) -> Self {
+        self.restarted_after(|| {}).await
+    }
+
+    /// The same, with something done while it is closed.
+    pub(crate) async fn restarted_after(self, work: impl FnOnce()) -> Self {
         let Self {
             directory,
             clock,
             cell,
             counter,
         } = self;
+        let open = Arc::downgrade(cell.shared());
         drop(cell);
-        // The sweep may hold the cell for a moment.
+        // The cell's own tasks may hold it for a moment.
+        for _ in 0..500 {
+            if open.strong_count() == 0 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(open.strong_count(), 0, "the cell was never closed");
+        work();
         for _ in 0..100 {
             let options = CellOptions {
                 clock: clock.clone(),

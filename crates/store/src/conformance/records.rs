@@ -62,19 +62,20 @@ pub(super) fn row(chain: u8, sequence: u64) -> ChainRow {
     }
 }
 
-fn tip_of(row: &ChainRow) -> ChainTip {
+pub(super) fn tip_of(row: &ChainRow) -> ChainTip {
     ChainTip {
         sequence: row.sequence,
         link: row.link,
     }
 }
 
-fn opening(number: u8) -> AccountOpening {
+pub(super) fn opening(number: u8) -> AccountOpening {
     AccountOpening {
         secret: SecretHash([number; 32]),
         account: account(number),
         root_key: RootKeyHash([number; 32]),
         genesis: vec![row(number, 0), row(number, 1)],
+        entries: Vec::new(),
         now: NOW,
     }
 }
@@ -256,11 +257,13 @@ async fn one_of_many_openings_wins(records: Arc<dyn Records>) {
     assert_eq!((opened, used), (1, 7), "one invitation opens one account");
 }
 
-fn append_after(last: &ChainRow, rows: Vec<ChainRow>) -> ChainAppend {
+pub(super) fn append_after(last: &ChainRow, rows: Vec<ChainRow>) -> ChainAppend {
     ChainAppend {
         account: account(1),
         expected: tip_of(last),
         rows,
+        entries: Vec::new(),
+        now: NOW,
     }
 }
 
@@ -391,7 +394,7 @@ async fn pages_of_a_chain_are_bounded(records: &dyn Records) {
     }
 }
 
-fn head(counter: u64, variant: u8) -> Head {
+pub(super) fn head(counter: u64, variant: u8) -> Head {
     Head {
         mark: HeadMark {
             counter,
@@ -402,7 +405,7 @@ fn head(counter: u64, variant: u8) -> Head {
     }
 }
 
-fn swap(expected: Option<&Head>, new: Head) -> HeadSwap {
+pub(super) fn swap(expected: Option<&Head>, new: Head) -> HeadSwap {
     let expected = expected.map(|head| head.mark);
     HeadSwap {
         account: account(1),

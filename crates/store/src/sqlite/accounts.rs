@@ -4,9 +4,9 @@ use bytes::Bytes;
 use candor_wire::{AccountId, Millis};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::chain;
 use super::fault::engine_fault;
 use super::row::{Blob, Count, Fixed, bigint};
+use super::{chain, log};
 use crate::records::{
     Account, AccountOpening, AccountState, CELL_NAME_MAX_BYTES, CELL_VALUE_MAX_BYTES,
     CreateOutcome, Invitation, OpenOutcome, RecordsError, RootKeyHash, end_of,
@@ -126,6 +126,8 @@ pub(crate) fn open(
         })
         .map_err(fault)?;
     chain::insert(connection, opening.account, &opening.genesis)?;
+    log::queue(connection, &opening.entries, opening.now)?;
+    log::mark_changed(connection, opening.account)?;
     connection
         .prepare_cached(
             "UPDATE invitations SET opened_account = ?2, opened_link = ?3 WHERE secret_hash = ?1",

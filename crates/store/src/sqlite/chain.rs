@@ -4,9 +4,9 @@ use candor_wire::ids::Link;
 use candor_wire::{AccountId, StatementId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::accounts;
 use super::fault::engine_fault;
 use super::row::{Blob, Count, Fixed, bigint, row_limit};
+use super::{accounts, log};
 use crate::records::{
     AppendOutcome, CHAIN_PAGE_MAX_BYTES, ChainAppend, ChainPage, ChainRow, ChainTip, ROWS_MAX,
     RecordsError, end_of,
@@ -35,6 +35,8 @@ pub(crate) fn append(
         .map_err(|source| engine_fault("move the end of a chain", source))?;
     if moved == 1 {
         insert(connection, append.account, &append.rows)?;
+        log::queue(connection, &append.entries, append.now)?;
+        log::mark_changed(connection, append.account)?;
         return Ok(AppendOutcome::Appended(end));
     }
     let found = tip(connection, append.account)?;

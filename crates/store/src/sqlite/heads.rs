@@ -3,9 +3,9 @@
 use candor_wire::{AccountId, Millis, VaultId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::accounts;
 use super::fault::engine_fault;
 use super::row::{Blob, Count, Fixed, bigint};
+use super::{accounts, log};
 use crate::records::{Head, HeadMark, HeadSwap, RecordsError, SwapOutcome};
 
 pub(crate) fn get(
@@ -59,5 +59,6 @@ pub(crate) fn swap(connection: &Connection, swap: &HeadSwap) -> Result<SwapOutco
             ])
         })
         .map_err(|source| engine_fault("move a head", source))?;
+    log::mark_changed(connection, swap.account)?;
     Ok(SwapOutcome::Swapped)
 }

@@ -30,6 +30,45 @@ const RULES: &[(&str, &str)] = &[
         "SELECT 1 FROM chain GROUP BY account
          HAVING max(sequence) - min(sequence) + 1 <> count(*) LIMIT 1",
     ),
+    (
+        "the log does not say where it stands",
+        "SELECT 1 WHERE (SELECT count(*) FROM log_tree) <> 1
+           OR NOT EXISTS (SELECT 1 FROM log_tree WHERE id = 1)",
+    ),
+    (
+        "the log's tree is larger than the log",
+        "SELECT 1 FROM log_tree WHERE size < 0 OR size > sequenced",
+    ),
+    (
+        "the entries between the log's tree and its end are not all there",
+        "SELECT 1 FROM log_tree t
+         WHERE t.sequenced - t.size <> (SELECT count(*) FROM log_entries)
+           OR EXISTS (SELECT 1 FROM log_entries e
+             WHERE e.place < t.size OR e.place >= t.sequenced)",
+    ),
+    (
+        "the rows of the state map are not of the version that the log has",
+        "SELECT 1 FROM log_tree t
+         WHERE t.map_version <> (SELECT coalesce(max(m.version), 0) FROM state_map m)
+           OR (t.map_version > 0 AND t.map_place >= t.sequenced)",
+    ),
+    (
+        "the inputs of the state map between the log's tree and its end are not all there",
+        "SELECT 1 FROM log_tree t
+         WHERE EXISTS (SELECT 1 FROM map_inputs i
+             WHERE i.place < t.size OR i.place >= t.sequenced OR i.version > t.map_version)
+           OR (t.map_version > 0 AND t.map_place >= t.size AND NOT EXISTS
+             (SELECT 1 FROM map_inputs i
+               WHERE i.version = t.map_version AND i.place = t.map_place))
+           OR (SELECT max(i.version) - min(i.version) + 1 <> count(*) FROM map_inputs i)",
+    ),
+    (
+        "an account is not in the state map and does not wait for it",
+        "SELECT 1 FROM accounts a
+         WHERE NOT EXISTS (SELECT 1 FROM state_map m WHERE m.account = a.account)
+           AND NOT EXISTS (SELECT 1 FROM state_changes s WHERE s.account = a.account)
+         LIMIT 1",
+    ),
 ];
 
 pub(crate) fn check(connection: &Connection) -> Result<(), RecordsError> {

@@ -11,6 +11,7 @@ mod fault;
 mod heads;
 mod integrity;
 mod ledger;
+mod log;
 mod nonces;
 mod readers;
 mod row;
@@ -31,6 +32,7 @@ use rusqlite::{Connection, OpenFlags};
 use self::fault::engine_fault;
 use self::readers::Readers;
 use self::writer::Writer;
+use crate::log::{LogBatch, LogEntry, LogRecords, LogTree, MapInputs, MapRow, Sequencing};
 use crate::objects::ObjectKey;
 use crate::records::{
     Account, AccountOpening, AccountState, AppendOutcome, ChainAppend, ChainPage, ChainTip,
@@ -227,6 +229,85 @@ fn unfinished_name(destination: &Path) -> PathBuf {
     let mut name = destination.as_os_str().to_owned();
     name.push(".unfinished");
     PathBuf::from(name)
+}
+
+impl LogRecords for SqliteRecords {
+    fn log_tree(&self) -> Pending<'_, Result<LogTree, RecordsError>> {
+        self.read(log::tree)
+    }
+
+    fn log_batch(&self) -> Pending<'_, Result<LogBatch, RecordsError>> {
+        self.read(log::batch)
+    }
+
+    fn queue_entries(
+        &self,
+        entries: Vec<LogEntry>,
+        now: Millis,
+    ) -> Pending<'_, Result<(), RecordsError>> {
+        self.write(None, move |connection| {
+            log::queue(connection, &entries, now)
+        })
+    }
+
+    fn queue_again(
+        &self,
+        entries: Vec<LogEntry>,
+        now: Millis,
+    ) -> Pending<'_, Result<(), RecordsError>> {
+        self.write(None, move |connection| {
+            log::queue_again(connection, &entries, now)
+        })
+    }
+
+    fn begin_log_anew(&self) -> Pending<'_, Result<(), RecordsError>> {
+        self.write(None, log::begin_anew)
+    }
+
+    fn accounts_after(
+        &self,
+        after: Option<AccountId>,
+    ) -> Pending<'_, Result<Vec<AccountId>, RecordsError>> {
+        self.read(move |connection| log::accounts_after(connection, after))
+    }
+
+    fn sequence(&self, sequencing: Sequencing) -> Pending<'_, Result<bool, RecordsError>> {
+        self.write(None, move |connection| {
+            log::sequence(connection, &sequencing)
+        })
+    }
+
+    fn sequenced_entries(
+        &self,
+        from: u64,
+        limit: usize,
+    ) -> Pending<'_, Result<Vec<LogEntry>, RecordsError>> {
+        self.read(move |connection| log::sequenced(connection, from, limit))
+    }
+
+    fn map_inputs(&self) -> Pending<'_, Result<Vec<MapInputs>, RecordsError>> {
+        self.read(log::map_inputs)
+    }
+
+    fn advance(
+        &self,
+        from: (u64, [u8; 32]),
+        to: (u64, [u8; 32]),
+    ) -> Pending<'_, Result<bool, RecordsError>> {
+        self.write(None, move |connection| log::advance(connection, from, to))
+    }
+
+    fn map_rows(
+        &self,
+        after: u64,
+        last: Option<(u64, AccountId)>,
+    ) -> Pending<'_, Result<Vec<MapRow>, RecordsError>> {
+        self.read(move |connection| log::map_rows(connection, after, last))
+    }
+
+    fn map_row(&self, account: AccountId) -> Pending<'_, Result<Option<MapRow>, RecordsError>> {
+        self.read(move |connection| log::map_row(connection, account))
+    }
 }
 
 impl Records for SqliteRecords {

@@ -14,7 +14,7 @@ use super::fault::engine_fault;
 use crate::records::RecordsError;
 
 /// The migrations, the first one making version 1. Each runs in one transaction.
-pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1];
+pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
 CREATE TABLE cell_values (
@@ -76,6 +76,48 @@ CREATE TABLE nonces (
   PRIMARY KEY (device, nonce)
 ) WITHOUT ROWID;
 CREATE INDEX nonces_by_time ON nonces (seen_at);
+";
+
+const VERSION_2: &str = "
+CREATE TABLE log_queue (
+  entry BLOB NOT NULL PRIMARY KEY, -- E: an entry of the log that has no place yet
+  queued_at BIGINT NOT NULL -- P: when it came, milliseconds
+) WITHOUT ROWID;
+CREATE INDEX log_queue_by_time ON log_queue (queued_at, entry);
+CREATE TABLE log_entries (
+  place BIGINT NOT NULL PRIMARY KEY, -- E: place in the log, for ever
+  entry BLOB NOT NULL -- E: the entry, kept here until its tiles are durable
+);
+CREATE TABLE log_tree (
+  id BIGINT NOT NULL PRIMARY KEY, -- P: always 1: there is one row
+  sequenced BIGINT NOT NULL, -- E: how many entries have a place
+  size BIGINT NOT NULL, -- E: how many entries are in the tree
+  root BLOB NOT NULL, -- E: root of that tree
+  map_version BIGINT NOT NULL, -- E: version of the state map
+  map_root BLOB NOT NULL, -- E: root of the state map
+  map_place BIGINT NOT NULL -- E: place of the entry with that root
+);
+INSERT INTO log_tree (id, sequenced, size, root, map_version, map_root, map_place) VALUES (1, 0, 0,
+  X'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855', 0,
+  X'0000000000000000000000000000000000000000000000000000000000000000', 0);
+CREATE TABLE state_changes (
+  account BLOB NOT NULL PRIMARY KEY REFERENCES accounts (account), -- P: whose chain or heads moved
+  stamp BIGINT NOT NULL -- P: how often since the last version of the state map
+) WITHOUT ROWID;
+INSERT INTO state_changes (account, stamp) SELECT account, 1 FROM accounts;
+CREATE TABLE state_map (
+  account BLOB NOT NULL PRIMARY KEY, -- P: whose entry; some are padding, of no account
+  map_key BLOB NOT NULL, -- E: key in the map, an HMAC that others cannot connect with the account
+  map_value BLOB NOT NULL, -- E: commitment to the state
+  version BIGINT NOT NULL, -- E: version of the map that brought it
+  state BLOB NOT NULL -- E: chain and vault heads that the value commits to
+);
+CREATE INDEX state_map_by_version ON state_map (version, account);
+CREATE TABLE map_inputs (
+  version BIGINT NOT NULL PRIMARY KEY, -- E: a version of the state map that is not in the tree yet
+  place BIGINT NOT NULL, -- E: place of the entry with its root
+  inputs BLOB NOT NULL -- E: what changed in it: keys and values, to be published
+);
 ";
 
 pub(crate) const VERSIONS_TABLE: &str = "

@@ -11,7 +11,8 @@ use rusqlite::TransactionBehavior;
 
 use super::*;
 use crate::data_map::{COLUMNS, Mark};
-use crate::records::{ChainRow, SecretHash};
+use crate::log::{ChangedAccount, LOG_ENTRY_BYTES, MapChange, MapVersion};
+use crate::records::{ChainRow, HeadMark, SecretHash};
 
 const NOW: Millis = Millis(1_700_000_000_000);
 
@@ -57,17 +58,20 @@ fn nonce(number: u32) -> NonceUse {
     }
 }
 
-async fn with_account(records: &SqliteRecords) -> AccountId {
-    let account = AccountId::from_bytes([1; 16]);
-    let secret = SecretHash([1; 32]);
-    let row = ChainRow {
-        sequence: 0,
+fn row(sequence: u64) -> ChainRow {
+    ChainRow {
+        sequence,
         kind: 1,
         link: Link::from_bytes([4; 32]),
         commitment: StatementId::from_bytes([5; 32]),
         record: Bytes::from_static(b"genesis"),
         acknowledgement: Bytes::from_static(b"acknowledged"),
-    };
+    }
+}
+
+async fn with_account(records: &SqliteRecords) -> AccountId {
+    let account = AccountId::from_bytes([1; 16]);
+    let secret = SecretHash([1; 32]);
     let expires_at = NOW.plus_ms(1);
     let invitation = Invitation {
         secret,
@@ -81,7 +85,8 @@ async fn with_account(records: &SqliteRecords) -> AccountId {
         secret,
         account,
         root_key,
-        genesis: vec![row],
+        genesis: vec![row(0)],
+        entries: vec![[1; LOG_ENTRY_BYTES], [2; LOG_ENTRY_BYTES]],
         now: NOW,
     };
     assert_eq!(
@@ -238,6 +243,235 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     assert!(
         matches!(refused, Some(RecordsError::NewerSchema { found: 999, known: told }) if told == known)
     );
+}
+
+/// Gives places to seven entries, two of them queued with the account, and takes the first three into
+/// the tree. Two more stay queued; the account is in the map, and has changed since.
+async fn with_log(records: &SqliteRecords) {
+    let account = with_account(records).await;
+    let queued = vec![[3; LOG_ENTRY_BYTES], [4; LOG_ENTRY_BYTES]];
+    records.queue_entries(queued, NOW).await.unwrap();
+    for place in [1_u8, 4] {
+        let expected = records.log_tree().await.unwrap();
+        let change = MapChange {
+            account,
+            stamp: 1,
+            key: [1; 32],
+            value: [place; 32],
+            state: Bytes::from_static(b"state"),
+        };
+        let map = MapVersion {
+            changes: vec![change],
+            root: [place; 32],
+            entry: 1,
+            inputs: Bytes::from(vec![place; 64]),
+        };
+        let entries = [place, 10 + place, 20 + place].map(|byte| [byte; LOG_ENTRY_BYTES]);
+        let sequencing = Sequencing {
+            expected,
+            entries: entries.to_vec(),
+            map: Some(map),
+        };
+        assert!(records.sequence(sequencing).await.unwrap());
+    }
+    let from = (0, LogTree::EMPTY.root);
+    assert!(records.advance(from, (3, [9; 32])).await.unwrap());
+    let append = ChainAppend {
+        account,
+        expected: records.chain_tip(account).await.unwrap().unwrap(),
+        rows: vec![row(1)],
+        entries: vec![[5; LOG_ENTRY_BYTES]],
+        now: NOW,
+    };
+    let outcome = records.append(None, append).await.unwrap();
+    assert!(matches!(outcome, AppendOutcome::Appended(_)));
+}
+
+#[tokio::test]
+async fn the_log_stands_where_it_stood_after_a_restart() {
+    let place = Place::new();
+    let records = place.open();
+    with_log(&records).await;
+    let mut seen = Vec::new();
+    let copy = Place::new();
+    // As a process that is killed leaves it, and as one that ends in order does.
+    for suffix in ["", "-wal"] {
+        let name = format!("records.sqlite{suffix}");
+        fs::copy(place.0.path().join(&name), copy.0.path().join(&name)).unwrap();
+    }
+    let again = copy.open();
+    for records in [&records, &again] {
+        seen.push(seen_of_log(records).await);
+    }
+    drop(records);
+    seen.push(seen_of_log(&place.open()).await);
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen[0], seen[2]);
+    let (batch, entries) = &seen[0];
+    let standing = (
+        batch.tree.sequenced,
+        batch.tree.size,
+        batch.tree.map_version,
+    );
+    assert_eq!(standing, (6, 3, 2));
+    assert_eq!(batch.queued, [2, 3, 5].map(|byte| [byte; LOG_ENTRY_BYTES]));
+    assert_eq!(batch.changed.len(), 1);
+    assert_eq!(*entries, [4, 14, 24].map(|byte| [byte; LOG_ENTRY_BYTES]));
+}
+
+async fn seen_of_log(records: &SqliteRecords) -> (LogBatch, Vec<LogEntry>) {
+    records.check().await.unwrap();
+    let batch = records.log_batch().await.unwrap();
+    let entries = records
+        .sequenced_entries(batch.tree.size, 100)
+        .await
+        .unwrap();
+    let inputs = records.map_inputs().await.unwrap();
+    assert_eq!((inputs.len(), inputs[0].place), (1, 4));
+    assert_eq!(records.map_rows(0, None).await.unwrap().len(), 1);
+    (batch, entries)
+}
+
+/// A database as the first version of the program left it.
+fn make_version_1(place: &Place) {
+    let connection = Connection::open(place.file()).unwrap();
+    connection.execute_batch(schema::VERSIONS_TABLE).unwrap();
+    connection.execute_batch(schema::MIGRATIONS[0]).unwrap();
+    connection
+        .execute_batch(
+            "INSERT INTO schema_migrations (version) VALUES (1);
+             INSERT INTO accounts (account, root_key_hash, state, quota_bytes, stored_bytes,
+               reserved_bytes, opened_at, tip_sequence, tip_link)
+             VALUES (x'01010101010101010101010101010101', zeroblob(32), 1, 1000, 0, 0, 5, 1,
+               zeroblob(32));
+             INSERT INTO chain (account, sequence, kind, link, commitment, record, acknowledgement)
+             SELECT account, 0, 1, zeroblob(32), zeroblob(32), x'aa', x'' FROM accounts
+             UNION ALL SELECT account, 1, 1, zeroblob(32), zeroblob(32), x'bb', x'' FROM accounts;
+             INSERT INTO heads (account, vault, counter, hash, head, moved_at)
+             SELECT account, zeroblob(16), 7, zeroblob(32), x'cc', 5 FROM accounts",
+        )
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_database_from_before_the_log_gets_one() {
+    let place = Place::new();
+    make_version_1(&place);
+    for _ in 0..2 {
+        let records = place.open();
+        assert_eq!(
+            records.schema_version().await.unwrap(),
+            schema::known_version()
+        );
+        records.check().await.unwrap();
+        let account = AccountId::from_bytes([1; 16]);
+        let hash = [0; 32];
+        let expected = LogBatch {
+            tree: LogTree::EMPTY,
+            queued: Vec::new(),
+            // It was never in the state map: it waits for it, without another move.
+            changed: vec![ChangedAccount {
+                account,
+                stamp: 1,
+                tip: ChainTip {
+                    sequence: 1,
+                    link: Link::from_bytes(hash),
+                },
+                heads: vec![(VaultId::from_bytes([0; 16]), HeadMark { counter: 7, hash })],
+                genesis: Bytes::from_static(&[0xaa]),
+            }],
+        };
+        assert_eq!(records.log_batch().await.unwrap(), expected);
+    }
+    let records = place.open();
+    let kept = records
+        .account(AccountId::from_bytes([1; 16]))
+        .await
+        .unwrap();
+    assert_eq!(kept.unwrap().opened_at, Millis(5));
+}
+
+#[tokio::test]
+async fn a_check_finds_what_does_not_fit_in_the_log() {
+    for (change, expected) in [
+        ("DELETE FROM log_tree", "does not say where"),
+        ("UPDATE log_tree SET id = 2", "does not say where"),
+        (
+            "UPDATE log_tree SET size = 7; DELETE FROM log_entries",
+            "larger than the log",
+        ),
+        ("UPDATE log_tree SET size = -1", "larger than the log"),
+        ("DELETE FROM log_entries WHERE place = 3", "entries"),
+        ("DELETE FROM log_entries WHERE place = 5", "entries"),
+        (
+            "UPDATE log_entries SET place = 7 WHERE place = 4",
+            "entries",
+        ),
+        (
+            "UPDATE log_entries SET place = 2 WHERE place = 4",
+            "entries",
+        ),
+        (
+            "INSERT INTO log_entries (place, entry) VALUES (6, x'00')",
+            "entries",
+        ),
+        ("UPDATE log_tree SET sequenced = 7", "entries"),
+        ("UPDATE log_tree SET map_version = 3", "rows"),
+        ("UPDATE state_map SET version = 3", "rows"),
+        ("DELETE FROM state_map", "rows"),
+        ("UPDATE log_tree SET map_place = 6", "rows"),
+        ("DELETE FROM map_inputs", "inputs"),
+        ("UPDATE map_inputs SET place = 2", "inputs"),
+        ("UPDATE map_inputs SET version = 3", "inputs"),
+        (
+            "INSERT INTO map_inputs (version, place, inputs) VALUES (0, 3, x'')",
+            "inputs",
+        ),
+        (
+            "DELETE FROM state_changes;
+             UPDATE state_map SET account = x'ffffffffffffffffffffffffffffffff'",
+            "does not wait for it",
+        ),
+        (
+            "PRAGMA foreign_keys = OFF;
+             UPDATE state_changes SET account = x'ffffffffffffffffffffffffffffffff'",
+            "not there",
+        ),
+    ] {
+        let place = Place::new();
+        let records = place.open();
+        with_log(&records).await;
+        records.check().await.unwrap();
+        place.tamper(change);
+        match records.check().await {
+            Err(RecordsError::Damaged { detail, .. }) => {
+                assert!(detail.contains(expected), "{change}: {detail}");
+            }
+            other => panic!("{change}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gap_in_the_log_is_damage() {
+    for (change, from) in [
+        ("DELETE FROM log_entries WHERE place = 3", 3),
+        ("DELETE FROM log_entries WHERE place = 4", 3),
+        ("DELETE FROM log_entries WHERE place = 5", 3),
+        ("DELETE FROM log_entries", 5),
+        ("DELETE FROM log_tree", 3),
+        ("UPDATE log_entries SET entry = x'00'", 3),
+    ] {
+        let place = Place::new();
+        let records = place.open();
+        with_log(&records).await;
+        place.tamper(change);
+        let refused = records.sequenced_entries(from, 100).await;
+        assert!(
+            matches!(refused, Err(RecordsError::Damaged { .. })),
+            "{change}: {refused:?}"
+        );
+    }
 }
 
 #[tokio::test]

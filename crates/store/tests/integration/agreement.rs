@@ -5,12 +5,15 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use candor_store::log::{
+    LOG_ENTRY_BYTES, LogBatch, LogEntry, LogTree, MapChange, MapVersion, Sequencing,
+};
 use candor_store::memory::MemoryRecords;
 use candor_store::records::{RESERVATION_MAX_MS, RootKeyHash};
 use candor_store::{
     AccountOpening, AccountState, ChainAppend, ChainRow, ChainTip, Head, HeadMark, HeadSwap,
-    Invitation, NonceUse, ObjectKey, Pending, Records, RecordsError, Reservation, SecretHash,
-    SqliteRecords,
+    Invitation, LogRecords, NonceUse, ObjectKey, Pending, Records, RecordsError, Reservation,
+    SecretHash, SqliteRecords,
 };
 use candor_wire::ids::{Link, RequestNonce};
 use candor_wire::{AccountId, DeviceId, Millis, ObjectId, StatementId, VaultId};
@@ -45,7 +48,24 @@ const SEEN: &[&str] = &[
     "another size",
     "made before",
     "no rows",
+    "is queued already",
+    "queued ()",
+    "again ()",
+    "anew ()",
+    "sequenced true",
+    "sequenced false",
+    "without entries",
+    "is not in its batch",
+    "without changes",
+    "advanced true",
+    "advanced false",
+    "only grows",
 ];
+
+/// What both engines are.
+trait Engine: Records + LogRecords {}
+
+impl<S: Records + LogRecords> Engine for S {}
 
 /// Numbers that follow from a seed.
 struct Choices {
@@ -109,6 +129,65 @@ impl Choices {
         }
     }
 
+    fn entry(&mut self) -> LogEntry {
+        [self.byte(60); LOG_ENTRY_BYTES]
+    }
+
+    fn entries(&mut self) -> Vec<LogEntry> {
+        (0..self.below(3)).map(|_| self.entry()).collect()
+    }
+
+    /// Most are of a changed account, with the stamp that it has.
+    fn map_change(&mut self, batch: &LogBatch) -> MapChange {
+        let some = self.below(4) as usize;
+        let (account, stamp) = match batch.changed.get(some) {
+            Some(changed) => (changed.account, changed.stamp - self.below(2)),
+            None => (AccountId::from_bytes([self.byte(5); 16]), self.below(3)),
+        };
+        MapChange {
+            account,
+            stamp,
+            key: [self.byte(5); 32],
+            value: [self.byte(255); 32],
+            state: Bytes::from(vec![2; usize::from(self.byte(20))]),
+        }
+    }
+
+    fn sequencing(&mut self, batch: LogBatch) -> Sequencing {
+        let mut expected = batch.tree;
+        if self.below(4) == 0 {
+            expected.sequenced += self.below(2);
+            expected.map_version = expected.map_version.saturating_sub(self.below(2));
+            expected.size += self.below(2);
+        }
+        let map = (self.below(2) == 0).then(|| MapVersion {
+            changes: (0..self.below(4))
+                .map(|_| self.map_change(&batch))
+                .collect(),
+            root: [self.byte(255); 32],
+            entry: self.below(4) as usize,
+            inputs: Bytes::from(vec![3; usize::from(self.byte(20))]),
+        });
+        let queued = batch.queued.into_iter().filter(|_| self.below(4) > 0);
+        let mut entries: Vec<LogEntry> = queued.collect();
+        entries.extend(self.entries());
+        Sequencing {
+            expected,
+            entries,
+            map,
+        }
+    }
+
+    /// A tree that grows from where it is, often enough.
+    fn growth(&mut self, tree: &LogTree) -> ((u64, [u8; 32]), (u64, [u8; 32])) {
+        let mut from = (tree.size, tree.root);
+        if self.below(6) == 0 {
+            from = (self.below(3), [self.byte(4); 32]);
+        }
+        let by = self.below(tree.sequenced - tree.size + 2);
+        (from, (tree.size + by, [self.byte(4); 32]))
+    }
+
     fn mark(&mut self) -> HeadMark {
         HeadMark {
             counter: self.below(4),
@@ -130,10 +209,28 @@ async fn of<T: Debug>(pending: Pending<'_, Result<T, RecordsError>>) -> Answer {
     told(pending.await)
 }
 
-async fn change(records: &dyn Records, step: u64, choices: &mut Choices) -> Answer {
+async fn change_log(records: &dyn Engine, now: Millis, choices: &mut Choices) -> Answer {
+    match choices.below(6) {
+        0 if choices.below(9) == 0 => String::from("anew ") + &of(records.begin_log_anew()).await,
+        0 => String::from("again ") + &of(records.queue_again(choices.entries(), now)).await,
+        1 => String::from("queued ") + &of(records.queue_entries(choices.entries(), now)).await,
+        2 | 3 => {
+            let batch = records.log_batch().await.unwrap();
+            let sequencing = choices.sequencing(batch);
+            String::from("sequenced ") + &of(records.sequence(sequencing)).await
+        }
+        _ => {
+            let tree = records.log_tree().await.unwrap();
+            let (from, to) = choices.growth(&tree);
+            String::from("advanced ") + &of(records.advance(from, to)).await
+        }
+    }
+}
+
+async fn change(records: &dyn Engine, step: u64, choices: &mut Choices) -> Answer {
     let now = choices.now(step);
     let nonce = choices.nonce(now);
-    match choices.below(12) {
+    match choices.below(16) {
         0 => {
             let secret = SecretHash([choices.byte(4); 32]);
             let expires_at = Millis(choices.below(2) as i64 * i64::MAX);
@@ -158,6 +255,7 @@ async fn change(records: &dyn Records, step: u64, choices: &mut Choices) -> Answ
                 account,
                 root_key,
                 genesis,
+                entries: choices.entries(),
                 now,
             };
             of(records.open_account(opening)).await
@@ -180,13 +278,20 @@ async fn change(records: &dyn Records, step: u64, choices: &mut Choices) -> Answ
                     account,
                     expected,
                     rows,
+                    entries: choices.entries(),
+                    now,
                 },
             ))
             .await
         }
         3 => {
             let (account, vault) = (choices.account(), choices.vault());
-            let expected = (choices.below(3) > 0).then(|| choices.mark());
+            let current = records.head(account, vault).await.unwrap();
+            let expected = match choices.below(4) {
+                0 => None,
+                1 => Some(choices.mark()),
+                _ => current.map(|head| head.mark),
+            };
             let mark = choices.mark();
             let new = Head {
                 mark,
@@ -230,6 +335,7 @@ async fn change(records: &dyn Records, step: u64, choices: &mut Choices) -> Answ
                 _ => of(records.set_account_state(account, AccountState::Active)).await,
             }
         }
+        11..=14 => change_log(records, now, choices).await,
         _ => {
             let limit = usize::from(choices.byte(9));
             of(records.sweep_nonces(now, limit)).await
@@ -237,7 +343,25 @@ async fn change(records: &dyn Records, step: u64, choices: &mut Choices) -> Answ
     }
 }
 
-async fn look(records: &dyn Records, choices: &mut Choices) -> Answer {
+async fn look_at_log(records: &dyn Engine, choices: &mut Choices) -> Answer {
+    let tree = records.log_tree().await.unwrap();
+    let from = (tree.size + choices.below(4)).saturating_sub(1);
+    let limit = usize::from(choices.byte(6));
+    let after = tree.map_version.saturating_sub(choices.below(6));
+    let last = (choices.below(2) == 0).then(|| (after + choices.below(3), choices.account()));
+    [
+        told(Ok(tree)),
+        of(records.log_batch()).await,
+        of(records.sequenced_entries(from, limit)).await,
+        of(records.map_inputs()).await,
+        of(records.map_rows(after, last)).await,
+        of(records.map_row(choices.account())).await,
+        of(records.accounts_after(last.map(|(_, account)| account))).await,
+    ]
+    .join("\n")
+}
+
+async fn look(records: &dyn Engine, choices: &mut Choices) -> Answer {
     let (account, vault) = (choices.account(), choices.vault());
     let limit = usize::from(choices.byte(5));
     let after = choices.below(5).checked_sub(1);
@@ -259,6 +383,7 @@ async fn look(records: &dyn Records, choices: &mut Choices) -> Answer {
             object: some_object,
         }))
         .await,
+        look_at_log(records, choices).await,
     ]
     .join("\n")
 }
@@ -268,9 +393,9 @@ async fn engines_agree() {
     let mut seen = Answer::new();
     for seed in 1..=SEEDS {
         let place = tempfile::tempdir().unwrap();
-        let disk: Arc<dyn Records> =
+        let disk: Arc<dyn Engine> =
             Arc::new(SqliteRecords::open(&place.path().join("records")).unwrap());
-        let memory: Arc<dyn Records> = Arc::new(MemoryRecords::default());
+        let memory: Arc<dyn Engine> = Arc::new(MemoryRecords::default());
         for step in 0..STEPS {
             let mut answers = Vec::new();
             for records in [&*disk, &*memory] {

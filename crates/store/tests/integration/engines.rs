@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use candor_store::conformance::{check_objects, check_records};
-use candor_store::memory::{MemoryObjects, MemoryRecords};
-use candor_store::{DiskObjects, SqliteRecords};
+use candor_store::conformance::{check_log_files, check_log_records, check_objects, check_records};
+use candor_store::memory::{MemoryLogFiles, MemoryObjects, MemoryRecords};
+use candor_store::{DiskLogFiles, DiskObjects, SqliteRecords};
 
 /// Gives a new path below one directory each time.
 struct Places {
@@ -48,4 +48,26 @@ async fn records_in_memory() {
 async fn records_in_sqlite() {
     let places = Places::new();
     check_records(|| Arc::new(SqliteRecords::open(&places.next()).unwrap())).await;
+}
+
+#[tokio::test]
+async fn log_records_in_memory() {
+    check_log_records(|| Arc::new(MemoryRecords::default())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn log_records_in_sqlite() {
+    let places = Places::new();
+    check_log_records(|| Arc::new(SqliteRecords::open(&places.next()).unwrap())).await;
+}
+
+#[tokio::test]
+async fn log_files_in_memory() {
+    check_log_files(|| Arc::new(MemoryLogFiles::default())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn log_files_on_disk() {
+    let places = Places::new();
+    check_log_files(|| Arc::new(DiskLogFiles::open(&places.next()).unwrap())).await;
 }

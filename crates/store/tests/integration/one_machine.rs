@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use candor_store::log::LOG_ENTRY_BYTES;
 use candor_store::{ObjectKey, PutOutcome, Store, StoreError};
-use candor_wire::{AccountId, ObjectId, VaultId};
+use candor_wire::{AccountId, Millis, ObjectId, VaultId};
 
 fn key(body: &[u8]) -> ObjectKey {
     ObjectKey {
@@ -88,6 +89,30 @@ async fn an_object_lies_where_the_format_says() {
     assert_eq!(std::fs::read(expected).unwrap(), b"body");
 }
 
+#[tokio::test]
+async fn the_log_lies_where_it_is_published_and_nothing_unfinished_beside_it() {
+    let place = tempfile::tempdir().unwrap();
+    let tile = || (String::from("tile/0/000"), Bytes::from_static(b"tile"));
+    {
+        let store = Store::open(place.path()).unwrap();
+        store.log_files().put(vec![tile()]).await.unwrap();
+        let entry = vec![[1; LOG_ENTRY_BYTES]];
+        let records = store.log_records();
+        records.queue_entries(entry, Millis(0)).await.unwrap();
+    }
+    // As a process leaves it that is killed while it writes.
+    let log = place.path().join("log");
+    std::fs::write(log.join("checkpoint~12-3"), b"half").unwrap();
+    std::fs::write(log.join("tile/0/001~12-4"), b"half").unwrap();
+    let store = Store::open(place.path()).unwrap();
+    let expected = log.join("tile/0/000").display().to_string();
+    assert_eq!(files_below(&log), [expected]);
+    let (name, bytes) = tile();
+    assert_eq!(store.log_files().get(name).await.unwrap(), Some(bytes));
+    let batch = store.log_records().log_batch().await.unwrap();
+    assert_eq!(batch.queued, [[1; LOG_ENTRY_BYTES]]);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn only_the_owner_can_enter() {
@@ -95,7 +120,7 @@ async fn only_the_owner_can_enter() {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("cell");
     let _store = Store::open(&directory).unwrap();
-    for inside in [directory.clone(), directory.join("objects")] {
+    for inside in ["", "objects", "log"].map(|name| directory.join(name)) {
         let mode = std::fs::metadata(inside).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
     }

@@ -1,13 +1,14 @@
 use proptest::prelude::*;
 
-use super::{keys, keys_of, noise};
+use super::{MemoryCell, keys, keys_of, noise};
 use crate::chunk::{CHUNK_MAX_BYTES, CHUNK_MIN_BYTES, ChunkId, first_cut};
 use crate::frame::*;
 use crate::index_object::{self, IndexBody, PackEntry};
 use crate::manifest::IndexReference;
 use crate::merge::{MERGE_FANOUT, plan};
 use crate::pack::*;
-use crate::seal::{BODY_MAX_BYTES, ObjectType, Sealer, open_whole};
+use crate::reader::fetch;
+use crate::seal::{BODY_MAX_BYTES, ObjectType, SealBuffer, Sealer, open_whole};
 use crate::{OpenPack, ReadError, SystemEntropy};
 use bytes::Bytes;
 use candor_wire::ObjectId;
@@ -73,6 +74,34 @@ fn a_pack_gives_back_every_chunk() {
         Err(ReadError::Pack { .. })
     ));
     assert!(pack.chunks(3).is_empty());
+}
+
+/// Another sound pack of the same vault, and one whose name is right and whose size tells how full it is.
+#[test]
+fn a10_a_pack_is_the_one_that_was_asked_for_and_has_a_pack_s_size() {
+    let refused = |object: ObjectId, bytes: &[u8]| {
+        let cell = MemoryCell::new();
+        cell.replace(object, bytes.to_vec());
+        let fetched = fetch(&cell, object).map(|_| ());
+        let opened = OpenPack::open(&keys(), object, Bytes::copy_from_slice(bytes)).map(|_| ());
+        for result in [fetched, opened] {
+            assert!(
+                matches!(result, Err(ReadError::WrongObject { object: named }) if named == object),
+                "{result:?}"
+            );
+        }
+    };
+    let (one, two) = (sealed(&[pending(&[b"one"])]), sealed(&[pending(&[b"two"])]));
+    refused(one.0, &two.1);
+    refused(two.0, &one.1);
+
+    let sealer = Sealer::new(Arc::new(keys()), Arc::new(SystemEntropy)).unwrap();
+    for plaintext in [1, 64 * 1024, 100_000] {
+        let buffer = SealBuffer::new(plaintext, Vec::new());
+        let (object, bytes) = sealer.seal(ObjectType::Pack, buffer, &[0; 32]).unwrap();
+        assert!(open_whole(&keys(), ObjectType::Pack, &mut bytes.clone()).is_ok());
+        refused(object, &bytes);
+    }
 }
 
 #[test]

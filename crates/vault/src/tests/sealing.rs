@@ -107,7 +107,26 @@ fn sizes_are_inverse_and_full_objects_are_exact() {
     assert_eq!(padded_object_bytes(plaintext_bytes(full)), Some(full));
     assert_eq!(padded_object_bytes(plaintext_bytes(full) + 1), None);
     assert_eq!(padded_object_bytes(1), Some(64 * 1024));
-    assert!(is_object_size(64 * 1024) && !is_object_size(32 * 1024) && !is_object_size(96 * 1024));
+}
+
+#[test]
+fn objects_have_few_sizes() {
+    let (least, most) = (64 * 1024, 16 * 1024 * 1024);
+    for good in [least, 128 * 1024, most] {
+        assert!(is_object_size(good), "{good}");
+    }
+    for bad in [
+        0,
+        1,
+        32 * 1024,
+        least - 1,
+        96 * 1024,
+        most - 1,
+        2 * most,
+        1 << 63,
+    ] {
+        assert!(!is_object_size(bad), "{bad}");
+    }
 }
 
 #[test]
@@ -172,6 +191,50 @@ proptest! {
     #[test]
     fn foreign_bytes_never_open(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(open(&keys(), &bytes).is_err());
+    }
+}
+
+#[test]
+fn a_range_is_whole_segments_within_the_object() {
+    let (plaintext, object) = sample();
+    let opener =
+        Opener::<Aes256Gcm>::new(&keys(), ObjectType::Pack, &object, object.len() as u64).unwrap();
+    let (end, segment) = (plaintext.len() as u64, SEGMENT_BYTES as u64);
+    assert_eq!(opener.plaintext_bytes(), end);
+    let border = |n: usize| (HEADER_BYTES + n * SEALED_SEGMENT_BYTES) as u64;
+    let whole = border(0)..object.len() as u64;
+    for (range, fetched) in [
+        (0..end, whole.clone()),
+        (0..1, border(0)..border(1)),
+        (segment - 1..segment, border(0)..border(1)),
+        (segment - 1..segment + 1, border(0)..border(2)),
+        (segment..segment + 1, border(1)..border(2)),
+        (end - 1..end, border(3)..whole.end),
+    ] {
+        assert_eq!(opener.ciphertext_range(&range), Some(fetched), "{range:?}");
+    }
+    #[expect(
+        clippy::reversed_empty_ranges,
+        reason = "what a careless caller asks for"
+    )]
+    for range in [0..0, 5..5, end..end, 6..5, 0..end + 1, end..end + 1] {
+        assert_eq!(opener.ciphertext_range(&range), None, "{range:?}");
+        let mut segments = object[HEADER_BYTES..].to_vec();
+        assert_eq!(
+            opener.open_range(&range, &mut segments),
+            Err(SealError::Rejected),
+            "{range:?}"
+        );
+        assert_eq!(segments, object[HEADER_BYTES..], "{range:?}");
+    }
+    // Not the bytes that were named: one fewer, one more, a segment more.
+    for fetched in [border(1) - 1, border(1) + 1, border(2)] {
+        let mut segments = object[HEADER_BYTES..fetched as usize].to_vec();
+        assert_eq!(
+            opener.open_range(&(0..1), &mut segments),
+            Err(SealError::Rejected),
+            "{fetched}"
+        );
     }
 }
 
@@ -512,4 +575,42 @@ fn bodies_are_padded_and_their_padding_is_checked() {
             Err(SealError::Rejected)
         );
     }
+}
+
+#[test]
+fn a_body_may_fill_its_object_and_has_an_object_s_size() {
+    let sealer = Sealer::new(Arc::new(keys()), Arc::new(SystemEntropy)).unwrap();
+    let full = noise(6, plaintext_bytes(64 * 1024) - 4);
+    let (_, mut object) = sealer.seal_body(ObjectType::Index, &full).unwrap().unwrap();
+    assert_eq!(object.len(), 64 * 1024);
+    let body = open_body(&keys(), ObjectType::Index, &mut object).unwrap();
+    assert_eq!(object[body], full);
+
+    // A member that seals a sound body at a size that tells how long it is.
+    for bytes in [6, 96 * 1024] {
+        let mut buffer = SealBuffer::new(bytes, Vec::new());
+        buffer.append(&2u32.to_be_bytes());
+        buffer.append(&[7, 7]);
+        let (_, object) = sealer.seal(ObjectType::Index, buffer, &[0; 32]).unwrap();
+        assert!(open_whole(&keys(), ObjectType::Index, &mut object.clone()).is_ok());
+        assert_eq!(
+            open_body(&keys(), ObjectType::Index, &mut object.clone()),
+            Err(SealError::Rejected)
+        );
+    }
+}
+
+#[test]
+fn a_length_word_ends_where_the_object_does() {
+    let sealer = Sealer::new(Arc::new(keys()), Arc::new(SystemEntropy)).unwrap();
+    let room = plaintext_bytes(64 * 1024);
+    let opened = |length: usize| {
+        let mut buffer = SealBuffer::new(room, Vec::new());
+        buffer.append(&u32::try_from(length).unwrap().to_be_bytes());
+        let (_, mut object) = sealer.seal(ObjectType::Index, buffer, &[0; 32]).unwrap();
+        open_body(&keys(), ObjectType::Index, &mut object)
+    };
+    assert_eq!(opened(0), Ok(4..4));
+    assert_eq!(opened(room - 4), Ok(4..room));
+    assert_eq!(opened(room - 3), Err(SealError::Rejected));
 }

@@ -317,6 +317,37 @@ fn many_runs_leave_few_index_objects() {
 }
 
 #[test]
+fn a_manifest_names_the_epoch_that_it_was_made_in() {
+    let cell = Arc::new(MemoryCell::new());
+    let device = Device::new(&cell);
+    let mut repository = device.open(None);
+    run(&device, &mut repository, 1, &[b"before"]);
+    assert_eq!(repository.manifest().epoch, 1);
+    let head = repository.head();
+    drop(repository);
+    let rotated = || keys_of(1, 2, &[(1, 7), (2, 8)]);
+    let mut repository = device.try_open_with(rotated(), head).unwrap();
+    let (root, _) = run(&device, &mut repository, 2, &[b"after"]);
+    let made = repository.manifest().clone();
+    assert_eq!((made.epoch, made.counter), (2, 2));
+    assert_eq!(made.previous, head);
+    let head = repository.head();
+    drop(repository);
+    // A device that was left out of the rotation learns nothing of it.
+    let left_out = Device::new(&cell).try_open(head).map(|_| ());
+    assert!(matches!(
+        left_out,
+        Err(RepositoryError::Read(ReadError::Seal {
+            source: crate::seal::SealError::Rejected,
+            ..
+        }))
+    ));
+    let again = Device::new(&cell).try_open_with(rotated(), head).unwrap();
+    assert_eq!(again.manifest(), &made);
+    assert_eq!(read_back(&again, &cell, root), b"after");
+}
+
+#[test]
 fn the_loser_of_a_race_stages_again_on_top() {
     let cell = Arc::new(MemoryCell::new());
     let (one, two) = (Device::new(&cell), Device::new(&cell));

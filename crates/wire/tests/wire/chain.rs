@@ -2,7 +2,7 @@
 
 use candor_wire::chain::{AccountView, ChainError, Record};
 use candor_wire::consent_record::RecordFault;
-use candor_wire::ids::{DeviceId, Link, Salt, StatementId};
+use candor_wire::ids::{DeviceId, Link, Salt, StatementId, VaultId};
 use candor_wire::limits::CONSENT_MAX_MS;
 use candor_wire::sign::Signature;
 use candor_wire::statement::{Body, Kind, Role, SignedEntry, Statement};
@@ -88,10 +88,13 @@ fn a_device_is_added_by_the_root_or_a_full_device_only() {
         ChainError::Signature { sequence: 5 }
     );
     let (twice, _) = grower.draft(None, &root(), added(PHONE, Role::Full, &phone()));
-    assert!(matches!(
+    assert_eq!(
         refused(&view, &twice),
-        ChainError::Contradiction { sequence: 5, .. }
-    ));
+        ChainError::Contradiction {
+            sequence: 5,
+            reason: "the device is there already"
+        }
+    );
 }
 
 #[test]
@@ -129,27 +132,42 @@ fn both_signatures_have_to_verify() {
 fn an_epoch_has_only_known_recipients_and_no_gaps() {
     let grower = family();
     let view = grower.view();
-    let ghost = DeviceId::from_bytes([0x66; 16]);
+    let shape = "the epoch record has no valid shape";
+    let gap = "epochs follow each other without gaps";
+    let stranger = "an epoch is wrapped to somebody who is not a device of the account";
+    // In the order of their ids, so that it is not the order that is refused.
+    let (before, after) = (
+        DeviceId::from_bytes([0x66; 16]),
+        DeviceId::from_bytes([0xee; 16]),
+    );
     let mut cases = vec![
-        epoch(Some(VAULT), 2, &[LAPTOP, ghost]),
-        epoch(Some(VAULT), 3, &[LAPTOP]),
-        epoch(Some(VAULT), 1, &[LAPTOP]),
+        (epoch(Some(VAULT), 2, &[before, LAPTOP]), stranger),
+        (epoch(Some(VAULT), 2, &[LAPTOP, after]), stranger),
+        (epoch(Some(VAULT), 2, &[after]), stranger),
+        (epoch(None, 2, &[LAPTOP, after]), stranger),
+        (epoch(Some(VAULT), 2, &[LAPTOP, before]), shape),
+        (epoch(Some(VAULT), 3, &[LAPTOP]), gap),
+        (epoch(Some(VAULT), 1, &[LAPTOP]), gap),
+        (epoch(Some(VaultId::from_bytes([1; 16])), 2, &[LAPTOP]), gap),
     ];
     if let Body::Epoch(mut without_recovery) = epoch(Some(VAULT), 2, &[LAPTOP]) {
         without_recovery.wraps.remove(0);
-        cases.push(Body::Epoch(without_recovery));
+        cases.push((Body::Epoch(without_recovery), shape));
     }
     if let Body::Epoch(mut twice) = epoch(Some(VAULT), 2, &[LAPTOP]) {
         let again = twice.wraps[1].clone();
         twice.wraps.push(again);
-        cases.push(Body::Epoch(twice));
+        cases.push((Body::Epoch(twice), shape));
     }
-    for body in cases {
+    for (body, reason) in cases {
         let (record, _) = grower.draft(Some(LAPTOP), &laptop(), body);
-        assert!(matches!(
+        assert_eq!(
             refused(&view, &record),
-            ChainError::Contradiction { sequence: 4, .. }
-        ));
+            ChainError::Contradiction {
+                sequence: 4,
+                reason
+            }
+        );
     }
     let (by_root, _) = grower.draft(None, &root(), epoch(Some(VAULT), 2, &[LAPTOP]));
     assert_eq!(refused(&view, &by_root), ChainError::Role { sequence: 4 });

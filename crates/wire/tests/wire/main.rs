@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod cell;
 mod chain;
-
+mod places;
+mod re_anchor;
 mod small;
 mod vectors;

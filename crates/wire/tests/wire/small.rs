@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
 use candor_wire::api::{BodyKind, Caller, ENDPOINTS, EndpointId, endpoint};
+use candor_wire::cbor::{self, Canonical as _, CodecError};
 use candor_wire::cell::{
-    CellError, CellKeyring, Invitation, InvitationError, InvitationRight, SignedCellKeys,
+    ADDRESS_MAX_BYTES, CellError, CellKeyring, INVITATION_ADDRESSES_MAX, Invitation,
+    InvitationError, InvitationRight, SignedCellKeys,
 };
 use candor_wire::errand::{ERRAND_VERSION, ErrandError, ErrandToken, Purpose, SignedErrand};
-use candor_wire::head::{HEAD_VERSION, Head, HeadError, HeadHash, SignedHead};
-use candor_wire::ids::{CellId, ObjectId, RequestNonce, VaultId};
+use candor_wire::head::{CONDEMNED_MAX, HEAD_VERSION, Head, HeadError, HeadHash, SignedHead};
+use candor_wire::ids::{AccountId, CellId, ObjectId, RequestNonce, VaultId};
 use candor_wire::limits::ERRAND_MAX_MS;
-use candor_wire::sign::{Domain, Ed25519Secret};
+use candor_wire::sign::{BadSignature, Domain, Ed25519Public, Ed25519Secret, Ed25519Signature};
 
 use candor_testkit::sample::*;
 
@@ -89,6 +92,100 @@ fn an_errand_is_for_one_key_cell_and_time() {
     );
 }
 
+#[test]
+fn an_errand_s_times_are_exact() {
+    let laptop = laptop();
+    let (key, skew_ms) = (laptop.ed25519().public(), 1_000);
+    let lasting = |ms| ErrandToken {
+        expires: NOW.plus_ms(ms),
+        ..token()
+    };
+    let at = |token: &ErrandToken, now| {
+        let signed = SignedErrand::sign(token, laptop.ed25519());
+        signed.verify(&key, &cell(), now, skew_ms).map(|_| ())
+    };
+    let over = Err(ErrandError::Time);
+    assert_eq!(at(&lasting(-1), NOW), over);
+    assert_eq!(at(&lasting(0), NOW), over);
+    assert_eq!(at(&lasting(1), NOW), Ok(()));
+    assert_eq!(at(&lasting(ERRAND_MAX_MS), NOW), Ok(()));
+    assert_eq!(at(&token(), NOW.plus_ms(-skew_ms)), Ok(()));
+    assert_eq!(at(&token(), NOW.plus_ms(-skew_ms - 1)), over);
+    let end = token().expires;
+    assert_eq!(at(&token(), end.plus_ms(skew_ms - 1)), Ok(()));
+    assert_eq!(at(&token(), end.plus_ms(skew_ms)), over);
+}
+
+#[test]
+fn encodings_have_a_longest_length() {
+    let most = ErrandToken::MAX_BYTES;
+    let what = ErrandToken::WHAT;
+    assert_eq!(
+        cbor::decode::<ErrandToken>(&vec![0; most + 1]),
+        Err(CodecError::TooLong {
+            what,
+            bytes: most + 1,
+            limit_bytes: most
+        })
+    );
+    assert_eq!(
+        cbor::decode::<ErrandToken>(&vec![0; most]),
+        Err(CodecError::Malformed { what })
+    );
+    // The text is refused before it is decoded.
+    let long = "A".repeat(SignedErrand::MAX_BYTES * 2 + 4);
+    assert_eq!(
+        SignedErrand::from_text(&long),
+        Err(ErrandError::Codec(CodecError::Malformed {
+            what: SignedErrand::WHAT
+        }))
+    );
+}
+
+/// A key of small order, the point 1 of the curve: with R the same point and S zero, a lenient check
+/// accepts every message.
+#[test]
+fn a_key_of_small_order_signs_nothing() {
+    let mut one = [0; 32];
+    one[0] = 1;
+    let mut signature = [0; 64];
+    signature[0] = 1;
+    let (key, signature) = (
+        Ed25519Public::from_bytes(one),
+        Ed25519Signature::from_bytes(signature),
+    );
+    for message in [&b""[..], b"every", b"message"] {
+        assert_eq!(key.verify_raw(message, &signature), Err(BadSignature));
+        assert_eq!(
+            key.verify(Domain::ERRAND, message, &signature),
+            Err(BadSignature)
+        );
+    }
+}
+
+/// S and S plus the order of the group are the same number; only the smaller is a signature.
+#[test]
+fn a_signature_has_one_spelling() {
+    const ORDER: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
+        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let key = cell_root();
+    let good = key.sign_raw(b"message");
+    assert_eq!(key.public().verify_raw(b"message", &good), Ok(()));
+    let (mut bytes, mut carry) = (*good.as_bytes(), 0);
+    for (byte, order) in bytes[32..].iter_mut().zip(ORDER) {
+        let sum = u16::from(*byte) + u16::from(order) + carry;
+        (*byte, carry) = (sum.to_le_bytes()[0], sum >> 8);
+    }
+    assert_eq!(carry, 0);
+    let again = Ed25519Signature::from_bytes(bytes);
+    assert_eq!(
+        key.public().verify_raw(b"message", &again),
+        Err(BadSignature)
+    );
+}
+
 pub(crate) fn head() -> Head {
     Head {
         version: HEAD_VERSION,
@@ -151,6 +248,32 @@ fn a_head_is_of_one_vault_and_one_device() {
     }
 }
 
+#[test]
+fn a_head_is_of_one_account_and_condemns_so_much() {
+    let laptop = laptop();
+    let key = laptop.ed25519().public();
+    let verify = |head: &Head, account| {
+        let signed = SignedHead::sign(head, laptop.ed25519());
+        signed
+            .verify(&account, &VAULT, |_| Some(key))
+            .map(|head| head.condemned.len())
+    };
+    let other = AccountId::from_bytes([0xa2; 16]);
+    assert_eq!(verify(&head(), other), Err(HeadError::Place));
+    let condemning = |count| Head {
+        condemned: vec![ObjectId::from_bytes([1; 32]); count],
+        ..head()
+    };
+    assert_eq!(
+        verify(&condemning(CONDEMNED_MAX), ACCOUNT),
+        Ok(CONDEMNED_MAX)
+    );
+    assert_eq!(
+        verify(&condemning(CONDEMNED_MAX + 1), ACCOUNT),
+        Err(HeadError::Place)
+    );
+}
+
 pub(crate) fn invitation() -> Invitation {
     Invitation {
         version: 1,
@@ -187,6 +310,38 @@ fn an_invitation_survives_copying_and_notices_damage() {
     assert!(
         !format!("{:?}", invitation()).contains("1f1f"),
         "the right must not be printed"
+    );
+}
+
+#[test]
+fn an_invitation_s_content_has_bounds() {
+    let read = |change: &dyn Fn(&mut Invitation)| {
+        let mut invitation = invitation();
+        change(&mut invitation);
+        Invitation::from_text(&invitation.to_text()).map(|_| ())
+    };
+    let address = |bytes: usize| vec!["a".repeat(bytes)];
+    let most = INVITATION_ADDRESSES_MAX;
+    assert_eq!(read(&|i| i.addresses = vec![]), Ok(()));
+    assert_eq!(read(&|i| i.addresses = address(ADDRESS_MAX_BYTES)), Ok(()));
+    assert_eq!(read(&|i| i.addresses = vec!["a:1".into(); most]), Ok(()));
+    let bad: [&dyn Fn(&mut Invitation); 4] = [
+        &|i| i.version += 1,
+        &|i| i.addresses = address(0),
+        &|i| i.addresses = address(ADDRESS_MAX_BYTES + 1),
+        &|i| i.addresses = vec!["a:1".into(); most + 1],
+    ];
+    for change in bad {
+        assert_eq!(read(change), Err(InvitationError::Content));
+    }
+    // A text beyond every length is refused before it is decoded.
+    let mut long = vec![0; 6_200];
+    let check = *blake3::hash(&long).as_bytes();
+    long.extend_from_slice(&check[..4]);
+    let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&long);
+    assert_eq!(
+        Invitation::from_text(&format!("candor1:{encoded}")),
+        Err(InvitationError::Damaged)
     );
 }
 

@@ -165,6 +165,12 @@ fn bodies() {
         "Body of a withdrawal.",
         &[("one-vault", body(5))],
     );
+    let accepted = crate::re_anchor::sample(&grower);
+    check::<candor_wire::re_anchor::ReAnchor>(
+        "re-anchor.txt",
+        "Body of a re-anchoring.",
+        &[("chain-head-and-log", encode(&accepted))],
+    );
 }
 
 #[test]

@@ -1,0 +1,223 @@
+//! `candor consent receipt`, `candor consent verify` and `candor log verify`. The two that verify need no
+//! home, no account and no cell, and open no connection.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use candor_client::clock::{Clock as _, SystemClock};
+use candor_client::commands::Command;
+use candor_client::receipt::{
+    self, POLICY_MAX_BYTES, PROOF_FILE_MAX_BYTES, ProofView, RECEIPT_TEXT_MAX_BYTES, ReceiptView,
+    StandingView,
+};
+
+use crate::App;
+use crate::args::{ReceiptArgs, ReceiptFormat};
+use crate::door::Door;
+use crate::failure::{Failure, Kind, Outcome};
+use crate::home::write_new_private;
+use crate::progress::{execute, object, view};
+use crate::text::{count, shown, time};
+
+/// A file that was named; the whole of it, up to a limit. What cannot be read is wrong usage: nothing was
+/// checked.
+fn read_file(path: &Path, max_bytes: usize) -> Outcome<Vec<u8>> {
+    let unreadable = |error: &std::io::Error| {
+        Failure::because(format!("{} cannot be read", path.display()), error).kind(Kind::Usage)
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    file.take(max_bytes as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| unreadable(&error))?;
+    if bytes.len() > max_bytes {
+        let sentence = format!("{} is too long to be the right file", path.display());
+        return Err(Failure::usage(sentence));
+    }
+    Ok(bytes)
+}
+
+fn read_text(path: &Path, max_bytes: usize) -> Outcome<String> {
+    String::from_utf8(read_file(path, max_bytes)?)
+        .map_err(|_| Failure::usage(format!("{} is not a text", path.display())))
+}
+
+/// `candor consent verify`.
+pub(crate) fn verify(app: &App, file: &Path, policy: Option<&Path>) -> Outcome {
+    let text = read_text(file, RECEIPT_TEXT_MAX_BYTES)?;
+    let policy = policy.map(|path| read_file(path, POLICY_MAX_BYTES));
+    let policy = policy.transpose()?;
+    let receipt = receipt::verify_receipt(&text, policy.as_deref())?;
+    object(&app.ui, "receipt", &receipt)?;
+    app.ui.data(&receipt_lines(&receipt).join("\n"))?;
+    if !receipt.standing.has_policy && !app.ui.json() {
+        app.ui.note(&format!(
+            "No policy was given, so the log's key is the one that this receipt's cell names under its root key. Whether that is the cell that you mean, compare its id: {}. A policy (--policy FILE) says which logs you know, and whose word you ask for.",
+            receipt.cell
+        ));
+    }
+    Ok(())
+}
+
+/// `candor log verify`.
+pub(crate) fn verify_proof(app: &App, file: &Path, leaf: &str, policy: &Path) -> Outcome {
+    let proof = read_file(file, PROOF_FILE_MAX_BYTES)?;
+    let policy = read_file(policy, POLICY_MAX_BYTES)?;
+    let proof = receipt::verify_proof(&proof, leaf, &policy)?;
+    object(&app.ui, "proof", &proof)?;
+    app.ui.data(&proof_lines(&proof).join("\n"))
+}
+
+/// `candor consent receipt`.
+pub(crate) fn make(app: &App, args: ReceiptArgs) -> Outcome {
+    let mut door = Door::open(app)?;
+    let id = args.id.clone();
+    let made = execute(app, &mut door, Command::ConsentReceipt { id });
+    door.close(app);
+    let made = view!(made?, Receipt)?;
+    let content = match args.format {
+        ReceiptFormat::Candor => made.text,
+        ReceiptFormat::JsonLd => receipt::to_json_ld(&made.text, SystemClock.now())?,
+    };
+    let Some(path) = &args.output else {
+        return if app.ui.json() {
+            let written = serde_json::json!({ "content": content, "receipt": made.receipt });
+            app.ui.object("consent-receipt", written)
+        } else {
+            app.ui.out(content.trim_end())
+        };
+    };
+    write_new_private(path, content.as_bytes()).map_err(|error| {
+        let failure = Failure::because(format!("{} cannot be written", path.display()), &error);
+        match error.kind() {
+            std::io::ErrorKind::AlreadyExists => failure
+                .kind(Kind::Usage)
+                .hint("name a file that is not there yet"),
+            _ => failure,
+        }
+    })?;
+    let file = path.display().to_string();
+    let written = serde_json::json!({ "file": file, "receipt": made.receipt });
+    app.ui.object("consent-receipt", written)?;
+    app.ui.note(&format!(
+        "The receipt is in {}: {}.\nIt holds what you agreed to, so give it to nobody who need not know. Anybody can check it, offline: candor consent verify {}",
+        path.display(),
+        standing(&made.receipt.standing),
+        path.display()
+    ));
+    Ok(())
+}
+
+/// A receipt in plain words.
+fn receipt_lines(receipt: &ReceiptView) -> Vec<String> {
+    let vault = match &receipt.vault {
+        Some(vault) => format!("vault {vault}"),
+        None => "no vault".to_owned(),
+    };
+    let renewed = if receipt.renewed {
+        ", to go on with an earlier consent"
+    } else {
+        ""
+    };
+    vec![
+        "The receipt is valid.".to_owned(),
+        format!(
+            "agreed        {} ({}), {vault}",
+            receipt.service,
+            shown(&receipt.purpose)
+        ),
+        format!("  data        {}", receipt.categories.join("; ")),
+        format!("  handling    {}", receipt.operations.join(", ")),
+        format!(
+            "by            account {}, device {}",
+            receipt.account, receipt.device
+        ),
+        format!(
+            "to            {}, region {} (cell {})",
+            shown(&receipt.controller),
+            shown(&receipt.region),
+            receipt.cell
+        ),
+        format!(
+            "given         {}, {}, notice in {}{renewed}",
+            time(receipt.given_ms),
+            receipt.collected,
+            shown(&receipt.language)
+        ),
+        format!("until         {}", time(receipt.ends_ms)),
+        format!("to withdraw   {}", shown(&receipt.how_to_withdraw)),
+        format!(
+            "acknowledged  {}, by the cell that it was given to",
+            time(receipt.acknowledged_ms)
+        ),
+        format!(
+            "log           {}",
+            place(receipt.index, receipt.size, &receipt.log)
+        ),
+        format!("witnesses     {}", standing(&receipt.standing)),
+        "That the consent was not withdrawn since is not what a receipt says.".to_owned(),
+    ]
+}
+
+fn proof_lines(proof: &ProofView) -> Vec<String> {
+    let leaf = proof.leaf.as_deref().unwrap_or("an entry");
+    vec![
+        "The proof is valid.".to_owned(),
+        format!("leaf          {leaf}"),
+        format!(
+            "log           {}",
+            place(proof.index, proof.size, &proof.log)
+        ),
+        format!("witnesses     {}", standing(&proof.standing)),
+    ]
+}
+
+fn place(index: u64, size: u64, log: &str) -> String {
+    format!(
+        "entry {} of {} in {}",
+        count(index),
+        count(size),
+        shown(log)
+    )
+}
+
+/// Who vouches for a log, in words.
+fn standing(standing: &StandingView) -> String {
+    let names: Vec<String> = standing.witnesses.iter().map(|name| shown(name)).collect();
+    let names = names.join(", ");
+    match standing.witnessed_ms.filter(|_| standing.witnessed) {
+        Some(ms) => format!("witnessed by {names}; a quorum by {}", time(ms)),
+        None if standing.witnessed => format!("witnessed by {names}"),
+        None if names.is_empty() => "unwitnessed".to_owned(),
+        None => format!("unwitnessed: only by {names}, and the policy has no quorum"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(witnessed: bool, names: &[&str], witnessed_ms: Option<i64>) -> StandingView {
+        StandingView {
+            witnessed,
+            witnesses: names.iter().map(|name| (*name).to_owned()).collect(),
+            witnessed_ms,
+            has_quorum: witnessed,
+            has_policy: true,
+        }
+    }
+
+    #[test]
+    fn a_standing_is_said_in_words() {
+        assert_eq!(standing(&view(false, &[], None)), "unwitnessed");
+        assert_eq!(
+            standing(&view(true, &["a", "b"], Some(0))),
+            "witnessed by a, b; a quorum by 1970-01-01 00:00 UTC"
+        );
+        assert_eq!(
+            standing(&view(false, &["a\n"], None)),
+            "unwitnessed: only by a\\n, and the policy has no quorum"
+        );
+    }
+}
