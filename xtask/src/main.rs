@@ -13,6 +13,7 @@ mod bench;
 mod docs;
 mod e2e;
 mod edges;
+mod simulate;
 mod suite;
 mod sys;
 mod threats;
@@ -58,6 +59,8 @@ enum Task {
     E2e(e2e::Options),
     /// Measure the program beside its peers.
     Bench(bench::Options),
+    /// Play what happens to honest people, many times over, from seeds.
+    Simulate(simulate::Options),
     /// Run one command and report what it used (for `bench`, which starts it in a process of its own).
     #[command(hide = true)]
     Measure(bench::MeasureOptions),
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Task::Advisories { db } => advisories::check(&db),
         Task::E2e(options) => e2e::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Simulate(options) => simulate::run(&options),
         Task::Measure(options) => bench::measure(&options),
     };
     match outcome {

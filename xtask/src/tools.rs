@@ -26,7 +26,7 @@ const CARGO_TOOLS: [CargoTool; 2] = [
 ];
 
 /// Programs of the system that the suite starts, and the Debian package of each.
-pub(crate) const SUITE_PROGRAMS: [(&str, &str); 12] = [
+pub(crate) const SUITE_PROGRAMS: [(&str, &str); 13] = [
     ("git", "git"),
     ("tcpdump", "tcpdump"),
     ("ip", "iproute2"),
@@ -39,6 +39,7 @@ pub(crate) const SUITE_PROGRAMS: [(&str, &str); 12] = [
     ("gzip", "gzip"),
     ("zstd", "zstd"),
     ("xz", "xz-utils"),
+    ("python3", "python3"),
 ];
 
 /// Installs what is missing for the whole suite.

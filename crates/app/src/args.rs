@@ -228,9 +228,9 @@ pub(crate) enum LogCommand {
         /// The proof (C2SP tlog-proof), as `candor log prove` makes it
         #[arg(value_name = "PROOF", value_hint = ValueHint::FilePath)]
         proof: PathBuf,
-        /// The entry that should be in the log, in hexadecimal
+        /// The entry that should be in the log, in hexadecimal; not for a proof that a log forked
         #[arg(long, value_name = "HEX")]
-        leaf: String,
+        leaf: Option<String>,
         /// Which logs you know and how many witnesses you ask for, as a C2SP tlog-policy file
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         policy: PathBuf,

@@ -166,7 +166,7 @@ fn dispatch(app: &App, command: Top) -> Outcome {
             proof,
             leaf,
             policy,
-        }) => receipt::verify_proof(app, &proof, &leaf, &policy),
+        }) => receipt::verify_proof(app, &proof, leaf.as_deref(), &policy),
         Top::Log(args::LogCommand::Witness(command)) => witness::run(app, command),
         Top::Completions { shell } => extras::completions(app, shell),
         Top::Man { to } => extras::man(app, &to),

@@ -77,10 +77,11 @@ fn sentences(shown: &ReAnchorView) -> Vec<String> {
         if count > LISTED_MAX {
             lines.push(format!("  and {} more", count - LISTED_MAX));
         }
-        lines.push(if shown.comes_back {
-            "This device brings them back, as far as the cell takes them.".to_owned()
-        } else {
-            "They cannot be brought back: the chain went on differently at the cell.".to_owned()
+        let given_up = (count as u64).saturating_sub(shown.offered);
+        lines.push(match (shown.offered, given_up) {
+            (_, 0) => "This device brings them back.".to_owned(),
+            (0, _) => "They cannot be brought back, and are given up. A consent that you withdrew stays withdrawn.".to_owned(),
+            (offered, given_up) => format!("This device brings back the first {offered}. The other {given_up} are given up; a consent that you withdrew stays withdrawn."),
         });
     }
     for head in &shown.heads {
@@ -120,7 +121,7 @@ mod tests {
                 kind: "a consent".to_owned(),
                 time_ms: None,
             }],
-            comes_back: true,
+            offered: 1,
             heads: vec![LostHeadView {
                 set: Some("papers".to_owned()),
                 vault: "b0".to_owned(),

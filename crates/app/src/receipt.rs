@@ -61,12 +61,33 @@ pub(crate) fn verify(app: &App, file: &Path, policy: Option<&Path>) -> Outcome {
 }
 
 /// `candor log verify`.
-pub(crate) fn verify_proof(app: &App, file: &Path, leaf: &str, policy: &Path) -> Outcome {
+pub(crate) fn verify_proof(app: &App, file: &Path, leaf: Option<&str>, policy: &Path) -> Outcome {
     let proof = read_file(file, PROOF_FILE_MAX_BYTES)?;
     let policy = read_file(policy, POLICY_MAX_BYTES)?;
+    if receipt::is_fork_proof(&proof) {
+        return verify_fork(app, &proof, &policy);
+    }
+    let Some(leaf) = leaf else {
+        return Err(Failure::usage("a proof is of one entry, which is missing")
+            .hint("--leaf HEX, as `candor log prove --json` shows it"));
+    };
     let proof = receipt::verify_proof(&proof, leaf, &policy)?;
     object(&app.ui, "proof", &proof)?;
     app.ui.data(&proof_lines(&proof).join("\n"))
+}
+
+/// The proof that a log signed two histories.
+fn verify_fork(app: &App, proof: &[u8], policy: &[u8]) -> Outcome {
+    let fork = receipt::verify_fork(proof, policy)?;
+    object(&app.ui, "fork", &fork)?;
+    let mut lines = vec![
+        "The proof holds: this log signed two trees that contradict each other.".to_owned(),
+        format!("log    {}", shown(&fork.log)),
+    ];
+    for (size, root) in &fork.signed {
+        lines.push(format!("signed {} entries, root {root}", count(*size)));
+    }
+    app.ui.data(&lines.join("\n"))
 }
 
 /// `candor consent receipt`.

@@ -567,6 +567,23 @@ pub fn open_keys(chain: &Chain, keys: &mut KeyStore) -> Result<bool, AccountErro
     Ok(is_new)
 }
 
+/// Lets go of the keys of epochs that a restored cell lost, so that another device may begin epochs of
+/// these numbers. What was sealed under them was lost with them. A scope of which the chain has nothing
+/// keeps its key: it is announced again. Returns whether there were any; the caller saves the key store
+/// then.
+pub fn let_go_of_lost_epochs(chain: &Chain, keys: &mut KeyStore) -> bool {
+    let mut is_changed = false;
+    for scope in std::iter::once(None).chain(chain.view().vaults().map(Some)) {
+        let (Some(record), Some(held)) = (chain.view().epoch(scope), keys.keys(scope)) else {
+            continue;
+        };
+        let is_own = epochs::is_announced(chain.account(), record, held);
+        let newest = record.epoch - u32::from(!is_own);
+        is_changed |= keys.let_go_after(scope, newest);
+    }
+    is_changed
+}
+
 /// States `bodies` on the chain, signed by this device, all at once. Returns when the cell has
 /// acknowledged them and the memory holds them.
 pub async fn append(

@@ -325,13 +325,13 @@ pub struct ReAnchorView {
     pub is_older: bool,
     /// Entries of the account's chain that the cell no longer has.
     pub lost: Vec<LostStatementView>,
-    /// Whether they can be brought back from this device.
-    pub comes_back: bool,
+    /// How many of them, from the first on, this device brings back. The others are given up.
+    pub offered: u64,
     /// Vaults whose newest snapshots the cell no longer has.
     pub heads: Vec<LostHeadView>,
-    /// Entries of the log as this device saw it last.
+    /// Entries of the log as this device saw it last, if the cell began a new one since.
     pub log_before: Option<u64>,
-    /// Entries of the log as the cell shows it now.
+    /// Entries of the new one now.
     pub log_now: Option<u64>,
     /// For [`Command::ReAnchorAccept`].
     pub token: String,

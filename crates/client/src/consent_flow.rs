@@ -347,7 +347,7 @@ impl Engine {
     }
 
     /// Tells the cell of withdrawals that it has not acknowledged.
-    fn tell_withdrawals(&self, api: &Api) -> Result<(), Failure> {
+    pub(crate) fn tell_withdrawals(&self, api: &Api) -> Result<(), Failure> {
         let pending = self.store().withdrawals()?;
         if pending.is_empty() {
             return Ok(());
@@ -443,6 +443,7 @@ impl Engine {
         let now = self.now();
         let sets = self.store().sets()?;
         let pending = self.store().withdrawals()?;
+        let over = self.consents_over(now)?;
         let view = self.view()?;
         let list = view.consents().into_iter().map(|(id, consent)| {
             let record = &consent.record;
@@ -453,7 +454,7 @@ impl Engine {
             let withdrawn = consent.withdrawn.or(off_here);
             let state = match (withdrawn, consent.acknowledged) {
                 (Some(_), _) => "withdrawn",
-                _ if record.ends_at <= now => "ended",
+                _ if record.ends_at <= now || over.contains(&id) => "ended",
                 (None, None) => "waiting",
                 (None, Some(_)) => "live",
             };

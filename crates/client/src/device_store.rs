@@ -450,9 +450,16 @@ impl DeviceStore {
         })
     }
 
-    /// Replaces the whole cached chain. All or nothing.
-    pub fn replace_chain(&mut self, records: &[Record]) -> Result<(), DeviceStoreError> {
+    /// Replaces the whole cached chain, and adds withdrawals that it does not have. All or nothing.
+    pub fn replace_chain(
+        &mut self,
+        records: &[Record],
+        withdrawals: &[PendingWithdrawal],
+    ) -> Result<(), DeviceStoreError> {
         self.write(|transaction| {
+            for pending in withdrawals {
+                insert_withdrawal(transaction, pending)?;
+            }
             transaction.execute("DELETE FROM chain", [])?;
             for record in records {
                 let sequence = i64::try_from(record.sequence).unwrap_or(i64::MAX);
@@ -497,19 +504,7 @@ impl DeviceStore {
 
     /// Records a withdrawal before anybody is told of it.
     pub fn add_withdrawal(&mut self, pending: &PendingWithdrawal) -> Result<(), DeviceStoreError> {
-        let vault = pending.vault.map(|vault| vault.as_bytes().to_vec());
-        let before = i64::try_from(pending.before).unwrap_or(i64::MAX);
-        self.write(|transaction| {
-            transaction.execute(
-                "INSERT INTO withdrawal (service, vault, time_ms, before) VALUES (?1, ?2, ?3, ?4)",
-                params![
-                    service_number(pending.service),
-                    vault,
-                    pending.time.0,
-                    before
-                ],
-            )
-        })?;
+        self.write(|transaction| insert_withdrawal(transaction, pending))?;
         Ok(())
     }
 
@@ -595,6 +590,23 @@ impl DeviceStore {
             Err(self.damaged(None))
         }
     }
+}
+
+fn insert_withdrawal(
+    connection: &Connection,
+    pending: &PendingWithdrawal,
+) -> rusqlite::Result<usize> {
+    let vault = pending.vault.map(|vault| vault.as_bytes().to_vec());
+    let before = i64::try_from(pending.before).unwrap_or(i64::MAX);
+    connection.execute(
+        "INSERT INTO withdrawal (service, vault, time_ms, before) VALUES (?1, ?2, ?3, ?4)",
+        params![
+            service_number(pending.service),
+            vault,
+            pending.time.0,
+            before
+        ],
+    )
 }
 
 /// Decodes stored cell keys with the size limit of an API body's part.

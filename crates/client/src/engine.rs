@@ -36,6 +36,7 @@ use crate::keystore::{self, KeyProtection, KeyState, KeyStore, KeyStoreError, Ne
 use crate::ledger::{Ledger, LedgerParts};
 use crate::memory::Memory;
 use crate::phrase::RecoveryPhrase;
+use crate::re_anchor_flow::Proposal;
 use candor_wire::cell::{Invitation, SignedCellKeys};
 
 /// What an engine works with.
@@ -106,6 +107,7 @@ pub struct Engine {
     /// Held from the reading of a checkpoint until it is remembered: two that are read at one time must
     /// not look like a log that shrank.
     pub(crate) log_turn: Mutex<()>,
+    pub(crate) proposal: Mutex<Proposal>,
     chain_turn: Mutex<()>,
     chain: Mutex<Option<Chain>>,
     keys: Mutex<KeyStore>,
@@ -172,6 +174,7 @@ impl Engine {
             ledger,
             memory,
             log_turn: Mutex::new(()),
+            proposal: Mutex::default(),
             chain_turn: Mutex::new(()),
             chain: Mutex::new(chain),
             keys: Mutex::new(keys),

@@ -133,6 +133,11 @@ impl ScopeKeys {
         self.epochs.iter().map(|(epoch, key)| (*epoch, key))
     }
 
+    /// Lets go of the keys of all epochs after that one, which is not 0.
+    pub fn truncate(&mut self, newest: u32) {
+        self.epochs.retain(|epoch, _| *epoch <= newest.max(1));
+    }
+
     /// The same keys as the vault's crate wants them. `None` for the account's own keys.
     pub fn vault_keys(&self, account: AccountId) -> Option<Result<VaultKeys, KeysError>> {
         let keys = self

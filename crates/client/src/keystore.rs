@@ -385,6 +385,17 @@ impl KeyStore {
         self.scopes.insert(keys.scope(), keys);
     }
 
+    /// Lets go of the keys of a scope's epochs after that one. Says whether there were any.
+    pub fn let_go_after(&mut self, scope: Option<VaultId>, newest: u32) -> bool {
+        match self.scopes.get_mut(&scope) {
+            Some(held) if held.newest() > newest.max(1) => {
+                held.truncate(newest);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Notes that the phrase was typed back.
     pub const fn set_phrase_confirmed(&mut self) {
         self.phrase_confirmed = true;

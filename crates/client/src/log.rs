@@ -15,7 +15,8 @@
 //! **Time.** No clock of a cell decides that something is late. What the device knew at one look, the
 //! log owes at the next; what is still missing then is waited for, by this machine's monotonic clock,
 //! and only then reported. An acknowledgement's time can make something due earlier, never later. So
-//! clocks that jump cost a few seconds of waiting and never an alarm.
+//! clocks that jump cost a few seconds of waiting and never an alarm. The word of witnesses that has become
+//! old is waited for too: a machine that slept asks for a new one as soon as it wakes up.
 //!
 //! Threats: rows A15 to A19, A52, B22, B29. What is stored is in `docs/formats/device-log.md`.
 
@@ -23,7 +24,7 @@ pub(crate) mod evidence;
 mod flow;
 pub(crate) mod head;
 mod look;
-mod source;
+pub(crate) mod source;
 mod state;
 mod view;
 mod watch;

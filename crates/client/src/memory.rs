@@ -503,24 +503,28 @@ impl Memory {
         self.store(&mut state, changed)
     }
 
-    /// Forgets what is newer than this: a person accepted an older state, and the acceptance is signed and
-    /// on the chain. Only for that. The floor of formats stays.
+    /// Lowers what is remembered to what a person accepted, and no further; the acceptance is signed and on
+    /// the chain. Only for that. Of the vaults in `gone`, those in `heads` are remembered anew. Without a
+    /// new `log` the old one stays. The cell's keys and the floor of formats never sink.
     pub(crate) fn re_anchor(
         &self,
-        serial: u32,
         view: &AccountView,
+        gone: &[VaultId],
         heads: Vec<RememberedHead>,
         log: Option<RememberedLog>,
     ) -> Result<(), MemoryError> {
         let mut state = self.state();
+        let others = state.heads.iter().copied();
+        let others = others.filter(|seen| !gone.contains(&seen.vault));
+        let mut heads: Vec<RememberedHead> = others.chain(heads).collect();
+        heads.sort_by_key(|head| head.vault);
         let changed = State {
-            serial,
             chain: Some(RememberedChain {
                 length: view.next_sequence(),
                 tip: view.tip(),
             }),
             heads,
-            log,
+            log: log.or_else(|| state.log.clone()),
             ..state.clone()
         };
         self.store(&mut state, changed)

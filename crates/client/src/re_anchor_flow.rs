@@ -2,21 +2,30 @@
 //!
 //! 1. [`Engine::re_anchor_propose`] reads everything as the cell shows it now, checks every signature,
 //!    and compares it with what this device saw: chain, heads, log. Nothing is changed.
-//! 2. A person reads what was lost and says yes to exactly that ([`Engine::re_anchor_accept`]).
+//! 2. A person reads what was lost and says yes to exactly that ([`Engine::re_anchor_accept`]). What the
+//!    memory held is kept as evidence before anything else is done.
 //! 3. What this device has of the lost part of the chain is brought back: the cell's own earlier
-//!    acknowledgements say that it was there.
+//!    acknowledgements say that it was there. If the cell declines what it was to take, the person is
+//!    asked again.
 //! 4. The acceptance is signed and appended to the chain, and so stands in the log.
-//! 5. Only then the rollback memory is lowered. What it held is kept as evidence.
+//! 5. The chain is taken over, with every withdrawal that did not come back: those go on holding here.
+//! 6. Only then the rollback memory is lowered, to what was shown and no further.
 //!
-//! A genesis, a signature or a key that does not verify is never accepted: that is no backup.
+//! A genesis, a signature or a key that does not verify is never accepted: that is no backup. Neither is
+//! an older generation of the cell's keys, or a log under the old name that is smaller or contradicts what
+//! was seen: a restored cell begins a new one (`candor server re-anchor`).
 //! Threats: rows 15, 22.
 
-use candor_log::checkpoint::{CHECKPOINT_MAX_BYTES, SignedCheckpoint};
+use std::thread;
+use std::time::Instant;
+
+use candor_log::checkpoint::SignedCheckpoint;
 use candor_vault::report::Cancel;
 use candor_wire::api::ErrorCode;
 use candor_wire::chain::Record;
+use candor_wire::consent_record::ServiceCode;
 use candor_wire::errand::Purpose;
-use candor_wire::ids::to_hex;
+use candor_wire::ids::{StatementId, to_hex};
 use candor_wire::re_anchor::{
     ChainPoint, HeadChange, HeadPoint, LogPoint, RE_ANCHOR_VERSION, ReAnchor,
 };
@@ -29,22 +38,38 @@ use crate::commands::{
     Failure, FailureKind, LostHeadView, LostStatementView, ReAnchorView, ReAnchoredView, View,
 };
 use crate::device_store::PendingWithdrawal;
-use crate::engine::Engine;
+use crate::engine::{Engine, lock};
+use crate::log::LogError;
 use crate::log::evidence::Evidence;
-use crate::log::head::{Trust, load_policy};
+use crate::log::head::{Trust, check_continues, load_policy};
+use crate::log::source::CellTiles;
+use crate::log::{CONFIRM_POLL, CONFIRM_WAIT};
 use crate::memory::{RememberedHead, RememberedLog};
 
 /// The account as a restored cell shows it, checked, beside what this device knew.
 struct Restored {
     chain: Chain,
+    /// Whether it is not what this device saw, nor follows after it.
+    is_other_chain: bool,
     /// Entries that the cell no longer has, as this device has them.
     lost: Vec<Record>,
-    /// Whether the cell's chain goes on differently where the lost ones stood.
-    is_diverged: bool,
+    /// How many of them, from the first on, this device offers the cell again.
+    offered: usize,
     heads: Vec<HeadChange>,
+    /// What there is now of those vaults.
+    heads_now: Vec<RememberedHead>,
     log_before: Option<RememberedLog>,
     log_now: Option<RememberedLog>,
     known: ChainPoint,
+}
+
+/// What the last proposal showed, as far as an acceptance has to know.
+#[derive(Default)]
+pub(crate) struct Proposal {
+    token: String,
+    log: Option<SignedCheckpoint>,
+    /// The first entry that the cell would not take back.
+    declined: Option<StatementId>,
 }
 
 fn checkpoint_of(log: Option<&RememberedLog>) -> Option<SignedCheckpoint> {
@@ -67,30 +92,30 @@ impl Restored {
         }
     }
 
+    /// The log before and now, if the cell began a new one.
+    fn new_log(&self) -> Option<(SignedCheckpoint, SignedCheckpoint)> {
+        let before = checkpoint_of(self.log_before.as_ref())?;
+        let now = checkpoint_of(self.log_now.as_ref())?;
+        (before.origin() != now.origin()).then_some((before, now))
+    }
+
     /// Whether the cell shows less than this device saw.
     fn is_older(&self) -> bool {
-        let (before, now) = (
-            checkpoint_of(self.log_before.as_ref()),
-            checkpoint_of(self.log_now.as_ref()),
-        );
-        let log_is_older = before.is_some_and(|before| {
-            now.is_none_or(|now| {
-                now.origin() != before.origin() || now.head().size < before.head().size
-            })
-        });
-        let is_shorter = self.tip().sequence < self.known.sequence;
-        !self.lost.is_empty() || is_shorter || !self.heads.is_empty() || log_is_older
+        let is_log_new = self.new_log().is_some();
+        !self.lost.is_empty() || self.is_other_chain || !self.heads.is_empty() || is_log_new
     }
 
     /// What a person's yes is tied to.
     fn token(&self) -> String {
         let mut hash = blake3::Hasher::new_derive_key("candor 2026 re-anchor proposal v1");
         hash.update(self.tip().link.as_bytes());
+        hash.update(&(self.offered as u64).to_le_bytes());
         hash.update(&candor_wire::cbor::encode(&self.heads));
         for record in &self.lost {
             hash.update(record.commitment.as_bytes());
         }
-        // The log grows while the person reads; which one it is does not change.
+        // The log grows while the person reads; which one it is does not change, and that it goes on from
+        // what was shown is checked when it is accepted.
         if let Some(checkpoint) = checkpoint_of(self.log_now.as_ref()) {
             hash.update(checkpoint.origin().as_bytes());
         }
@@ -116,9 +141,14 @@ impl Engine {
     /// Tells what a restored cell lost. Asks the cell (errand: re-anchor); changes nothing.
     pub(crate) fn re_anchor_propose(&self) -> Result<View, Failure> {
         let api = self.errand(Purpose::ReAnchor)?;
-        let restored = self.restored(&api);
+        let restored = self.restored(&api, &Cancel::default());
         self.runtime.block_on(api.close());
         let restored = restored?;
+        let token = restored.token();
+        let mut proposal = lock(&self.proposal);
+        proposal.token.clone_from(&token);
+        proposal.log = checkpoint_of(restored.log_now.as_ref());
+        drop(proposal);
         let names = self.set_names();
         let lost = restored.lost.iter().map(|record| LostStatementView {
             kind: kind_name(record.kind).to_owned(),
@@ -133,17 +163,16 @@ impl Engine {
             before: head.before.counter,
             now: head.now.map_or(0, |now| now.counter),
         });
-        let size = |log: &Option<RememberedLog>| {
-            checkpoint_of(log.as_ref()).map(|checkpoint| checkpoint.head().size)
-        };
+        let (log_before, log_now) = restored.new_log().unzip();
+        let size = |checkpoint: SignedCheckpoint| checkpoint.head().size;
         Ok(View::ReAnchor(ReAnchorView {
             is_older: restored.is_older(),
             lost: lost.collect(),
-            comes_back: !restored.is_diverged,
+            offered: restored.offered as u64,
             heads: heads.collect(),
-            log_before: size(&restored.log_before),
-            log_now: size(&restored.log_now),
-            token: restored.token(),
+            log_before: log_before.map(size),
+            log_now: log_now.map(size),
+            token,
         }))
     }
 
@@ -168,28 +197,40 @@ impl Engine {
         token: &str,
         cancel: &Cancel,
     ) -> Result<ReAnchoredView, Failure> {
-        let mut restored = self.restored(api)?;
+        let mut restored = self.restored(api, cancel)?;
         if !restored.is_older() {
             return Err(nothing_to_accept());
         }
-        if restored.token() != token {
-            return Err(Failure::new(
-                FailureKind::Failed,
+        if restored.token() != token || !self.is_proposed(api, token, &restored, cancel)? {
+            return Err(look_again(
                 "the cell shows something else now than what you read",
-            )
-            .with_hint("look at it again: candor account re-anchor"));
+            ));
         }
         if cancel.is_cancelled() {
             return Err(crate::failure::interrupted());
         }
-        let kept = self.keep_evidence(&restored);
+        let kept = self.keep_evidence(&restored)?;
         let brought_back = self.bring_back(api, &mut restored)?;
         self.state_acceptance(api, &mut restored)?;
-        self.take_over(&restored)?;
-        self.settle_withdrawals(&restored, brought_back)?;
+        self.take_over(&restored, brought_back)?;
         self.ledger.alarm(&format!(
             "an older state of the account was accepted by a person at this device; what was seen before is {kept}"
         ))?;
+        // The cell is to stop serving what a withdrawal ended. One that does not reach it now holds on this
+        // device, and is told with the next change of a consent.
+        if !self.store().withdrawals()?.is_empty() {
+            let told = self.errand(Purpose::Consent).and_then(|api| {
+                let told = self.tell_withdrawals(&api);
+                self.runtime.block_on(api.close());
+                told
+            });
+            if let Err(failure) = told {
+                self.ledger.alarm(&format!(
+                    "the cell could not be told of a withdrawal that it lost: {}",
+                    failure.sentence
+                ))?;
+            }
+        }
         Ok(ReAnchoredView {
             brought_back: brought_back as u64,
             given_up: (restored.lost.len() - brought_back) as u64,
@@ -197,14 +238,39 @@ impl Engine {
         })
     }
 
-    /// Everything as the cell shows it now. Every signature is checked; the rollback memory is not asked.
-    fn restored(&self, api: &Api) -> Result<Restored, Failure> {
+    /// Whether the last proposal had this token, and the log of now goes on from the one in it.
+    fn is_proposed(
+        &self,
+        api: &Api,
+        token: &str,
+        restored: &Restored,
+        cancel: &Cancel,
+    ) -> Result<bool, Failure> {
+        let proposal = lock(&self.proposal);
+        if proposal.token != token {
+            return Ok(false);
+        }
+        let read = proposal.log.clone();
+        drop(proposal);
+        let now = checkpoint_of(restored.log_now.as_ref());
+        let (Some(read), Some(now)) = (&read, &now) else {
+            return Ok(read.is_none() && now.is_none());
+        };
+        let tiles = CellTiles::new(api, &self.runtime, cancel);
+        check_continues(read, now, &tiles, &self.home)?;
+        Ok(true)
+    }
+
+    /// Everything as the cell shows it now. Every signature is checked; of the rollback memory only what no
+    /// restored cell takes back is asked: the generation of its keys, and the history of a log.
+    fn restored(&self, api: &Api, cancel: &Cancel) -> Result<Restored, Failure> {
         let CheckedCell { signed, .. } = self.runtime.block_on(api.describe_cell())?;
         let (root, account) = (self.facts.invitation.root, self.facts.account);
         let mut records = Vec::new();
         loop {
             let from = records.len() as u64;
-            let (page, is_all) = self.runtime.block_on(api.read_chain(account, from))?;
+            let page = self.runtime.block_on(api.read_chain(account, from));
+            let (page, is_all) = page.map_err(unknown_here)?;
             records.extend(page);
             if is_all {
                 break;
@@ -218,6 +284,9 @@ impl Engine {
         {
             return Err(AccountError::OtherGenesis.into());
         }
+        self.memory
+            .check_cell(chain.keyring().current().serial)
+            .map_err(|error| Failure::of(&error).with_hint(BEGIN_ANEW))?;
         let own = self
             .with_chain(|chain| chain.records().to_vec())
             .unwrap_or_default();
@@ -226,8 +295,9 @@ impl Engine {
             .zip(chain.records())
             .take_while(|(own, theirs)| own.commitment == theirs.commitment)
             .count();
-        let heads = self.older_heads(api, &chain)?;
-        let log_now = self.log_of(api, &chain)?;
+        let (heads, heads_now) = self.older_heads(api, &chain)?;
+        let log_before = self.memory.log();
+        let log_now = self.log_of(api, &chain, log_before.as_ref(), cancel)?;
         let known = match self.memory.chain() {
             Some(seen) => ChainPoint {
                 sequence: seen.length.saturating_sub(1),
@@ -238,13 +308,27 @@ impl Engine {
                 link: chain.view().tip(),
             },
         };
-        let is_diverged = chain.records().len() > shared && own.len() > shared;
+        let lost = own[shared..].to_vec();
+        let offered = if chain.records().len() > shared {
+            // It went on differently there.
+            0
+        } else {
+            let declined = lock(&self.proposal).declined;
+            let is_offered = |record: &&Record| {
+                record.acknowledgement.is_some()
+                    && record.statement.is_some()
+                    && declined != Some(record.commitment)
+            };
+            lost.iter().take_while(is_offered).count()
+        };
         Ok(Restored {
-            lost: own[shared..].to_vec(),
-            is_diverged,
+            is_other_chain: self.memory.check_chain(chain.view()).is_err(),
+            lost,
+            offered,
             chain,
             heads,
-            log_before: self.memory.log(),
+            heads_now,
+            log_before,
             log_now,
             known,
         })
@@ -252,8 +336,12 @@ impl Engine {
 
     /// Vaults whose heads are older than this device saw, or others of the same number: another device may
     /// have gone on already. A head that is shown has to be signed.
-    fn older_heads(&self, api: &Api, chain: &Chain) -> Result<Vec<HeadChange>, Failure> {
-        let mut older = Vec::new();
+    fn older_heads(
+        &self,
+        api: &Api,
+        chain: &Chain,
+    ) -> Result<(Vec<HeadChange>, Vec<RememberedHead>), Failure> {
+        let (mut older, mut shown_now) = (Vec::new(), Vec::new());
         let known = self.with_chain(|own| own.view().clone());
         for seen in self.memory.heads() {
             let shown = self
@@ -269,9 +357,11 @@ impl Engine {
                         entry.map(|entry| entry.added.signing.ed25519())
                     };
                     let head = signed.verify(&self.facts.account, &seen.vault, key_of)?;
-                    Some(HeadPoint {
+                    Some(RememberedHead {
+                        vault: seen.vault,
                         counter: head.counter,
                         hash: signed.hash(),
+                        epoch: head.epoch,
                     })
                 }
                 Err(error) => return Err(error.into()),
@@ -282,30 +372,57 @@ impl Engine {
                     counter: seen.counter,
                     hash: seen.hash,
                 },
-                now,
+                now: now.map(|now| HeadPoint {
+                    counter: now.counter,
+                    hash: now.hash,
+                }),
             };
-            older.extend(change.is_a_loss().then_some(change));
+            if change.is_a_loss() {
+                older.push(change);
+                shown_now.extend(now);
+            }
         }
-        Ok(older)
+        Ok((older, shown_now))
     }
 
     /// The log as the cell shows it now, signed by a key that its root signed. `None` before its first
-    /// checkpoint.
-    fn log_of(&self, api: &Api, chain: &Chain) -> Result<Option<RememberedLog>, Failure> {
-        let Ok(trust) = Trust::new(chain, load_policy(&self.home)?) else {
-            return Ok(None);
-        };
-        let bytes = match self
-            .runtime
-            .block_on(api.read_log_file("checkpoint", CHECKPOINT_MAX_BYTES))
-        {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(None),
+    /// checkpoint, if there was none before either. A log of the same name has to continue `before`.
+    fn log_of(
+        &self,
+        api: &Api,
+        chain: &Chain,
+        before: Option<&RememberedLog>,
+        cancel: &Cancel,
+    ) -> Result<Option<RememberedLog>, Failure> {
+        let trust = match Trust::new(chain, load_policy(&self.home)?) {
+            Ok(trust) => trust,
+            Err(LogError::NoLog) if before.is_none() => return Ok(None),
+            Err(LogError::NoLog) => return Err(LogError::Withheld.into()),
             Err(error) => return Err(error.into()),
         };
-        let (checkpoint, _) = trust.verify(&bytes).map_err(|error| {
-            Failure::new(FailureKind::Integrity, "the cell's log was refused").because(&error)
+        let began = Instant::now();
+        let bytes = loop {
+            match self.read_checkpoint(api)? {
+                Some(bytes) => break bytes,
+                None if before.is_none() => return Ok(None),
+                // A cell that has just begun a new log publishes it after a moment.
+                None if began.elapsed() < CONFIRM_WAIT && !cancel.is_cancelled() => {
+                    thread::sleep(CONFIRM_POLL);
+                }
+                None => return Err(LogError::Withheld.into()),
+            }
+        };
+        let (checkpoint, _) = trust.verify(&bytes).map_err(|error| match error {
+            // A new log has a new name: what the person's policy says of the old one is no lie of the cell.
+            LogError::OtherLog => error.into(),
+            _ => Failure::new(FailureKind::Integrity, "the cell's log was refused").because(&error),
         })?;
+        let seen = checkpoint_of(before).filter(|seen| seen.origin() == checkpoint.origin());
+        if let Some(seen) = seen {
+            let tiles = CellTiles::new(api, &self.runtime, cancel);
+            check_continues(&seen, &checkpoint, &tiles, &self.home)
+                .map_err(|error| Failure::from(error).with_hint(BEGIN_ANEW))?;
+        }
         Ok(Some(RememberedLog {
             checkpoint: checkpoint.bytes(),
             map_version: 0,
@@ -314,7 +431,7 @@ impl Engine {
         }))
     }
 
-    fn keep_evidence(&self, restored: &Restored) -> String {
+    fn keep_evidence(&self, restored: &Restored) -> Result<String, Failure> {
         let tip = restored.tip();
         let mut lines = vec![
             ("account", self.facts.account.to_string()),
@@ -328,6 +445,11 @@ impl Engine {
             let text = format!("{} {} {now}", head.vault, head.before.counter);
             lines.push(("head-before-and-now", text));
         }
+        // What the cell itself says of the log before: less than this device saw, if it lost that, too.
+        if let Some(said) = restored.chain.keyring().current().log_before.as_ref() {
+            let text = format!("{} {} {}", said.origin, said.size, to_hex(&said.root));
+            lines.push(("cell-says-log-ended-with", text));
+        }
         let before = checkpoint_of(restored.log_before.as_ref());
         let now = checkpoint_of(restored.log_now.as_ref());
         let evidence = Evidence {
@@ -335,36 +457,43 @@ impl Engine {
             lines,
             checkpoints: before.iter().chain(&now).collect(),
         };
-        evidence.keep(&self.home)
+        evidence.keep_always(&self.home).map_err(|why| {
+            Failure::new(
+                FailureKind::Failed,
+                format!("what this device saw cannot be kept as evidence, so nothing was accepted: {why}"),
+            )
+        })
     }
 
-    /// Gives the cell back what it had acknowledged, as far as it takes it. Says how many.
+    /// Gives the cell back what it had acknowledged and the person was told comes back. Says how many.
     fn bring_back(&self, api: &Api, restored: &mut Restored) -> Result<usize, Failure> {
-        if restored.is_diverged {
-            return Ok(0);
-        }
-        let mut count = 0;
-        for record in restored.lost.clone() {
-            if record.acknowledgement.is_none() || record.statement.is_none() {
-                break;
-            }
-            let after = restored.chain.view().tip();
+        let Restored {
+            chain,
+            lost,
+            offered,
+            ..
+        } = restored;
+        for record in &lost[..*offered] {
+            let after = chain.view().tip();
             let appended = api.append_chain(self.facts.account, after, vec![record.clone()]);
             let acknowledgements = match self.runtime.block_on(appended) {
                 Ok(acknowledgements) => acknowledgements,
-                // It cannot check its own earlier signature: the keys of that time are lost, too.
+                // It cannot check its own earlier signature, for example: the keys of that time are lost,
+                // too. That is not what the person said yes to.
                 Err(ApiError::Refused {
-                    code: ErrorCode::Chain,
+                    code: ErrorCode::Chain | ErrorCode::Malformed | ErrorCode::Version,
                     ..
-                }) => break,
+                }) => {
+                    lock(&self.proposal).declined = Some(record.commitment);
+                    return Err(look_again("the cell does not take back all that it lost"));
+                }
                 Err(error) => return Err(error.into()),
             };
-            let mut records = vec![record];
+            let mut records = vec![record.clone()];
             acknowledge(&mut records, acknowledgements);
-            restored.chain.extend(records).map_err(AccountError::from)?;
-            count += 1;
+            chain.extend(records).map_err(AccountError::from)?;
         }
-        Ok(count)
+        Ok(*offered)
     }
 
     /// Signs the acceptance and puts it on the chain.
@@ -386,57 +515,73 @@ impl Engine {
         Ok(())
     }
 
-    /// Lowers the rollback memory, and takes the chain over. The local indexes of vaults that went back
-    /// are built again from the cell.
-    fn take_over(&self, restored: &Restored) -> Result<(), Failure> {
-        let heads: Vec<RememberedHead> = self
-            .memory
-            .heads()
-            .into_iter()
-            .filter(|seen| restored.heads.iter().all(|head| head.vault != seen.vault))
-            .collect();
+    /// Takes the chain over, and lowers the rollback memory last: a cut before that only means that the
+    /// person is asked again. The local indexes of vaults that went back are built again from the cell.
+    fn take_over(&self, restored: &Restored, brought_back: usize) -> Result<(), Failure> {
         let chain = &restored.chain;
-        self.memory.re_anchor(
-            chain.keyring().current().serial,
-            chain.view(),
-            heads,
-            restored.log_now.clone(),
-        )?;
+        let mut keys = self.keys();
+        if account::let_go_of_lost_epochs(chain, &mut keys) {
+            keys.save()?;
+        }
+        drop(keys);
+        let withdrawals = self.withdrawals_not_brought_back(restored, brought_back);
+        let mut store = self.store();
+        store.replace_chain(chain.records(), &withdrawals)?;
+        store.put_cell_keys(chain.cell_keys())?;
+        store.forget_watched()?;
+        drop(store);
+        self.set_chain(chain.clone());
+        let mut gone = Vec::new();
         for head in &restored.heads {
             let path = self.home.index(&head.vault)?;
             candor_vault::Index::delete(&path).map_err(|error| {
                 Failure::new(FailureKind::Failed, "the local index cannot be deleted")
                     .because(&error)
             })?;
+            gone.push(head.vault);
         }
-        let mut store = self.store();
-        store.replace_chain(chain.records())?;
-        store.put_cell_keys(chain.cell_keys())?;
-        store.forget_watched()?;
-        drop(store);
-        self.set_chain(chain.clone());
+        // Of a log that goes on, the next look remembers the rest.
+        let log = restored.new_log().and(restored.log_now.clone());
+        self.memory
+            .re_anchor(chain.view(), &gone, restored.heads_now.clone(), log)?;
         Ok(())
     }
 
-    /// A withdrawal that could not be brought back holds on this device, and is told to the cell again:
-    /// a restore must not bring a consent back to life.
-    fn settle_withdrawals(&self, restored: &Restored, brought_back: usize) -> Result<(), Failure> {
+    /// A withdrawal that is not brought back holds on this device, and is told to the cell again: a restore
+    /// must not bring a consent back to life.
+    fn withdrawals_not_brought_back(
+        &self,
+        restored: &Restored,
+        brought_back: usize,
+    ) -> Vec<PendingWithdrawal> {
+        let before = restored.chain.view().next_sequence();
+        let mut withdrawals = Vec::new();
         for record in &restored.lost[brought_back..] {
-            let parsed = record
-                .statement
-                .as_ref()
-                .and_then(|statement| statement.parse().ok());
-            let Some(parsed) = parsed else { continue };
+            let Some(statement) = &record.statement else {
+                if record.kind == Kind::ConsentWithdrawn {
+                    // What it withdrew is unknown: everything.
+                    withdrawals.extend(ServiceCode::ALL.map(|service| PendingWithdrawal {
+                        service,
+                        vault: None,
+                        time: self.now(),
+                        before,
+                    }));
+                }
+                continue;
+            };
+            let Ok(parsed) = statement.parse() else {
+                continue;
+            };
             if let Body::ConsentWithdrawn(withdrawal) = parsed.body {
-                self.store().add_withdrawal(&PendingWithdrawal {
+                withdrawals.push(PendingWithdrawal {
                     service: withdrawal.service,
                     vault: withdrawal.vault,
                     time: parsed.entry.time,
-                    before: restored.chain.view().next_sequence(),
-                })?;
+                    before,
+                });
             }
         }
-        Ok(())
+        withdrawals
     }
 
     fn set_names(&self) -> Vec<(candor_wire::VaultId, String)> {
@@ -445,6 +590,33 @@ impl Engine {
             .filter_map(|set| Some((set.vault?, set.name)))
             .collect()
     }
+}
+
+/// What whoever runs the cell has to do before an older state can be accepted.
+const BEGIN_ANEW: &str = "if the cell was restored from a backup, whoever runs it has to tell it so first: `candor server re-anchor`";
+
+fn look_again(message: &str) -> Failure {
+    Failure::new(FailureKind::Failed, message)
+        .with_hint("look at it again: candor account re-anchor")
+}
+
+/// A restored cell that is older than this device, or the account, cannot be asked anything.
+fn unknown_here(error: ApiError) -> Failure {
+    let is_unknown = matches!(
+        error,
+        ApiError::Refused {
+            code: ErrorCode::NotFound,
+            ..
+        }
+    );
+    if !is_unknown {
+        return error.into();
+    }
+    Failure::new(
+        FailureKind::Integrity,
+        "the cell does not know this device, or not the account: its state is older than they are",
+    )
+    .with_hint("accept the older state on an older device of the account, if there is one, and let this one join anew with the recovery phrase; if there is none, begin a new account: the files on this device are whole")
 }
 
 fn nothing_to_accept() -> Failure {

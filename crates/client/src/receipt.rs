@@ -1,6 +1,7 @@
 //! Receipts and proofs as a stranger checks them: from files alone, without an account, a cell or a
 //! network. [`crate::commands::Command::ConsentReceipt`] is what makes a receipt.
 
+use candor_log::fork::Misbehaviour;
 use candor_log::leaf::Leaf;
 use candor_log::policy::{Policy, Standing};
 use candor_log::proof_file::{ProofRefusal, TlogProof};
@@ -170,6 +171,57 @@ pub fn verify_proof(proof: &[u8], leaf: &str, policy: &[u8]) -> Result<ProofView
         size: proof.checkpoint.head().size,
         leaf: Leaf::decode(&leaf).ok().map(|leaf| leaf_name(&leaf)),
         standing: standing_view(standing, &policy, true),
+    })
+}
+
+/// What a valid proof of a fork says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkView {
+    /// Name of the log.
+    pub log: String,
+    /// Entries and root of the one tree that it signed, and of the other.
+    pub signed: [(u64, String); 2],
+}
+
+/// Whether a file is a proof of a fork, and not of a leaf.
+pub fn is_fork_proof(bytes: &[u8]) -> bool {
+    Misbehaviour::is_one(bytes)
+}
+
+/// Checks the proof that a log of the policy signed two trees that contradict each other.
+///
+/// # Errors
+/// [`FailureKind::Usage`] for files that are none of the kind; [`FailureKind::Integrity`] for a proof that
+/// does not hold.
+pub fn verify_fork(proof: &[u8], policy: &[u8]) -> Result<ForkView, Failure> {
+    let policy = parse_policy(policy)?;
+    let proof = Misbehaviour::parse(proof).map_err(|error| {
+        Failure::new(FailureKind::Usage, "this is not a proof of a fork").because(&error)
+    })?;
+    let mut refused = None;
+    for log in policy.logs() {
+        match proof.verify(&log.key) {
+            Ok(()) => {
+                let signed = [&proof.older, &proof.newer].map(|checkpoint| {
+                    let head = checkpoint.head();
+                    (head.size, head.root.to_base64())
+                });
+                return Ok(ForkView {
+                    log: log.key.name().to_owned(),
+                    signed,
+                });
+            }
+            Err(error) => refused = Some(error),
+        }
+    }
+    let failure = Failure::new(
+        FailureKind::Integrity,
+        "this does not prove that a log of the policy forked",
+    )
+    .with_hint("the policy has to list the key of the log that is accused");
+    Err(match refused {
+        Some(error) => failure.because(&error),
+        None => failure,
     })
 }
 

@@ -75,7 +75,9 @@ impl SnapshotSpec {
     ) -> Result<Option<SnapshotEntry>, Failure> {
         let mut matching = snapshots.iter().filter(|entry| self.matches(entry));
         if self.prefix.is_none() {
-            return Ok(matching.max_by_key(|entry| entry.time).cloned());
+            // The manifest has them in the order in which they were made. Their times are by clocks that
+            // may have been set back.
+            return Ok(matching.next_back().cloned());
         }
         let first = matching.next().cloned();
         if matching.next().is_some() {

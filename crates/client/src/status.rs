@@ -223,15 +223,17 @@ impl Engine {
     fn services(&self) -> Result<Vec<ServiceView>, Failure> {
         let now = self.now();
         let pending = self.store().withdrawals()?;
+        let over = self.consents_over(now)?;
         let live = |service: ServiceCode| {
             self.with_chain(|chain| {
                 let ends = chain
                     .view()
                     .consents()
                     .into_iter()
-                    .filter_map(|(_, consent)| {
+                    .filter_map(|(id, consent)| {
                         let record = &consent.record;
                         let is_live = record.service == service
+                            && !over.contains(&id)
                             && record.device == self.facts.device
                             && consent.acknowledged.is_some()
                             && consent.withdrawn.is_none()

@@ -90,6 +90,13 @@ impl Misbehaviour {
         proof.contradiction().ok().map(|()| proof)
     }
 
+    /// Whether a file says that it is such a proof.
+    pub fn is_one(bytes: &[u8]) -> bool {
+        bytes
+            .strip_prefix(FIRST_LINE.as_bytes())
+            .is_some_and(|rest| rest.first() == Some(&b'\n'))
+    }
+
     /// Reads a proof in its one spelling. Verifies nothing.
     pub fn parse(bytes: &[u8]) -> Result<Self, ForkError> {
         if bytes.len() > FORK_PROOF_MAX_BYTES {

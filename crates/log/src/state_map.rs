@@ -6,7 +6,7 @@
 //!
 //! 1. An account's entry is a key and a value of 32 bytes each. Both are HMACs under a secret of the
 //!    account ([`StateSecret`]): whoever has the whole map and the whole log, and nothing else, cannot
-//!    compute whose an entry is, what it says, or which leaves of the log are the same account's.
+//!    compute whose an entry is, or what it says.
 //! 2. The map is a binary tree over the bits of keys, the most significant bit first. The empty map is
 //!    32 zero bytes. A subtree with one entry is that entry, at whatever depth:
 //!    `SHA-256(0x00 | key | value)`. Every other subtree is `SHA-256(0x01 | left | right)`.
@@ -21,8 +21,8 @@
 //!
 //! **What the published inputs reveal.** Which key changed with which version: how many keys there are,
 //! and how often the account behind a key is active. Somebody who knows by other means when a person was
-//! active can guess which key is theirs; a cell may change keys that are nobody's, to make that harder. A
-//! device that was revoked knew the secret, and can go on following this one key. Entries are never taken
+//! active can guess which key is theirs; a cell may change keys that are nobody's, to make that harder.
+//! Leaves that came in a batch in which one account's key changed are that account's. A device that was revoked knew the secret, and can go on following this one key. Entries are never taken
 //! out; once the salt of an account's genesis is destroyed, nobody can tell any more whose it was.
 //!
 //! Threats: rows A15, A16 and A17; an old value, another account's value, an account that is denied. The

@@ -20,11 +20,11 @@ use candor_wire::time::DAY_MS;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CellConfig, ConfigError};
-use crate::keys::{CellKeyFiles, KeyError};
+use crate::keys::{self, CellKeyFiles, KeyError};
 use crate::listener::{self, Listening, ServeError};
 use crate::log::Log;
 use crate::random::{self, NoRandomness};
-use crate::re_anchor::{Anew, begun_anew};
+use crate::re_anchor::{Anew, begun_anew, queue_what_was_before_the_log};
 use crate::shared::Shared;
 use crate::transparency::Signer;
 use crate::transparency::signer::SignerError;
@@ -45,8 +45,9 @@ pub(crate) const STORE_DIRECTORY: &str = "store";
 /// Name of the stored value with all generations of the cell's signed keys.
 const KEYS_VALUE: &str = "cell-keys";
 
-/// After a restore from a backup, serials of the cell's keys go on at the next multiple of this: the ones
-/// in between may have been given to generations that the backup does not know.
+/// When a log begins anew, serials of the cell's keys go on at the next multiple of this, and at least at
+/// this for each log before: the ones in between may have been given to generations that the backup does
+/// not know.
 const SERIALS_SKIPPED: u32 = 1000;
 
 /// How long an invitation is good, in milliseconds. A week: time to read one's mail, and no bearer
@@ -154,6 +155,9 @@ pub enum OpenError {
     /// The memory of the log's signer cannot be used.
     #[error("the memory of the log's signer cannot be used")]
     LogSigner(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The cell is older than its log, and its statements could not be put into it.
+    #[error("the statements from before this cell had a log could not be put into it")]
+    BeforeTheLog(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A new log was begun and not finished.
     #[error("a new log of this cell was begun and not finished")]
     BeginningAnew,
@@ -225,7 +229,7 @@ impl Cell {
             config: Some(config.clone()),
             ..CellOptions::default()
         };
-        Self::with_keys(directory, keys, config.clone(), options)
+        Self::with_store(directory, config.clone(), options)
             .await
             .map_err(InitError::Open)?;
         let text = config_text(&config);
@@ -257,19 +261,19 @@ impl Cell {
             Some(config) => config,
             None => CellConfig::from_file(&config_path).map_err(OpenError::Config)?,
         };
-        let keys = CellKeyFiles::read(&directory.join(KEYS_DIRECTORY)).map_err(OpenError::Keys)?;
-        let cell = Self::with_keys(directory, keys, config, options).await?;
+        let cell = Self::with_store(directory, config, options).await?;
         crate::housekeeping::start(&cell.shared);
         crate::transparency::start(&cell.shared);
         Ok(cell)
     }
 
-    async fn with_keys(
+    async fn with_store(
         directory: &Path,
-        keys: CellKeyFiles,
         config: CellConfig,
         options: CellOptions,
     ) -> Result<Self, OpenError> {
+        let key_files = directory.join(KEYS_DIRECTORY);
+        let root = keys::read_root(&key_files).map_err(OpenError::Keys)?;
         let path = directory.join(STORE_DIRECTORY);
         let opened = tokio::task::spawn_blocking(move || Store::open(&path)).await;
         let store = match opened {
@@ -285,9 +289,16 @@ impl Cell {
         if begun_anew(store.records().as_ref()).await?.is_some() {
             return Err(OpenError::BeginningAnew);
         }
+        if let Some(keyring) = stored_keyring(&store, &root.secret().public()).await? {
+            fit_to_stored_keys(directory, &keyring)?;
+        }
+        let keys = CellKeyFiles::read(&key_files).map_err(OpenError::Keys)?;
         let description = description(&store, &keys, &config, options.clock.as_ref(), None).await?;
         let keyring = CellKeyring::verify(&keys.root.secret().public(), &description.keys)
             .map_err(|source| OpenError::Identity(Some(source)))?;
+        queue_what_was_before_the_log(&store, options.clock.now())
+            .await
+            .map_err(|source| OpenError::BeforeTheLog(Box::new(source)))?;
         let signer = signer(directory, &keys, &keyring).map_err(OpenError::LogSigner)?;
         let shared = Shared::new(store, keys, keyring, &description, config, options, signer);
         Ok(Self {
@@ -408,6 +419,24 @@ pub fn log_vkey_of(directory: &Path) -> Result<String, OpenError> {
     Ok(key.to_string())
 }
 
+/// What is settled before a generation of keys is signed. A cell that never had a log gets a key and a
+/// memory for one. A memory of another log than the stored keys name means that the database was put back:
+/// no keys are signed for that.
+fn fit_to_stored_keys(directory: &Path, keyring: &CellKeyring) -> Result<(), OpenError> {
+    let memory = directory.join(SIGNER_FILE);
+    let fault = |source: SignerError| OpenError::LogSigner(source.into());
+    let origin = keyring.current().log_origin();
+    let remembered = Signer::memory_of(&memory).map_err(fault)?;
+    if remembered.is_some_and(|(remembered, _)| remembered != origin) {
+        return Err(fault(SignerError::OtherLog));
+    }
+    if keyring.current().log.is_some() {
+        return Ok(());
+    }
+    keys::create_log_key(&directory.join(KEYS_DIRECTORY)).map_err(OpenError::Keys)?;
+    Signer::create_memory(&memory, &origin).map_err(fault)
+}
+
 /// The log's signer, with its memory if it has one.
 fn signer(
     directory: &Path,
@@ -459,7 +488,35 @@ fn config_text(config: &CellConfig) -> String {
     )
 }
 
-/// The stored generations of the cell's keys, with a new one if the settings changed what it says.
+/// The stored generations of the cell's keys, checked; `None` before the first.
+pub(crate) async fn stored_keyring(
+    store: &Store,
+    root: &Ed25519Public,
+) -> Result<Option<CellKeyring>, OpenError> {
+    let stored = stored_description(store).await?;
+    if stored.keys.is_empty() {
+        return Ok(None);
+    }
+    let keyring = CellKeyring::verify(root, &stored.keys);
+    keyring
+        .map(Some)
+        .map_err(|source| OpenError::Identity(Some(source)))
+}
+
+/// The stored generations of the cell's keys.
+async fn stored_description(store: &Store) -> Result<CellDescription, OpenError> {
+    let stored = store.records().cell_value(KEYS_VALUE).await;
+    let stored = stored.map_err(OpenError::Records)?;
+    match stored {
+        Some(bytes) => cbor::decode(&bytes).map_err(|_| OpenError::Identity(None)),
+        None => Ok(CellDescription {
+            version: API_VERSION,
+            keys: Vec::new(),
+        }),
+    }
+}
+
+/// The same, with a new one if the settings changed what it says.
 pub(crate) async fn description(
     store: &Store,
     keys: &CellKeyFiles,
@@ -469,17 +526,7 @@ pub(crate) async fn description(
 ) -> Result<CellDescription, OpenError> {
     let records = store.records();
     let root = keys.root.secret();
-    let stored = records
-        .cell_value(KEYS_VALUE)
-        .await
-        .map_err(OpenError::Records)?;
-    let mut description = match stored {
-        Some(bytes) => cbor::decode(&bytes).map_err(|_| OpenError::Identity(None))?,
-        None => CellDescription {
-            version: API_VERSION,
-            keys: Vec::new(),
-        },
-    };
+    let mut description = stored_description(store).await?;
     let (mut serial, mut log_number, mut log_before) = (1, None, None);
     if !description.keys.is_empty() {
         let keyring = CellKeyring::verify(&root.public(), &description.keys)
@@ -490,7 +537,8 @@ pub(crate) async fn description(
                 signed: current.region.clone(),
             });
         }
-        let same = current.controller == config.controller
+        let same = anew.is_none_or(|anew| current.log_number == Some(anew.number))
+            && current.controller == config.controller
             && current.retention_days == config.retention_days
             && current.acknowledgement == keys.acknowledgement.secret().public()
             && current.log == Some(keys.log.secret().public());
@@ -501,7 +549,9 @@ pub(crate) async fn description(
         (log_number, log_before) = (current.log_number, current.log_before.clone());
     }
     if let Some(anew) = anew {
-        serial = serial.next_multiple_of(SERIALS_SKIPPED);
+        // Also beyond those of logs that began after the backup was made, and are not in it.
+        let skipped = SERIALS_SKIPPED.saturating_mul(anew.number.saturating_sub(1));
+        serial = serial.next_multiple_of(SERIALS_SKIPPED).max(skipped);
         (log_number, log_before) = (Some(anew.number), anew.before.clone());
     }
     if description.keys.len() >= CELL_KEYS_MAX {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use candor_wire::cell::{ADDRESS_MAX_BYTES, INVITATION_ADDRESSES_MAX};
 use candor_wire::consent_record::TEXT_MAX_BYTES;
@@ -29,8 +30,13 @@ const PADDING_MAX_ENTRIES: u32 = 128;
 /// Longest window of padding, in minutes: a day.
 const PADDING_MAX_MINUTES: u32 = 1440;
 
-/// Longest wait for a witness, in seconds. The checkpoint waits as long.
+/// Longest wait for a witness that can be set, in seconds.
 const WITNESS_TIMEOUT_MAX_SECONDS: u32 = 60;
+
+/// Longest wait for a witness, in seconds; a longer one that was set counts as this. The checkpoint waits
+/// as long, once or twice, and a device that asks for its newest state no longer than 10 seconds for the
+/// checkpoint.
+const WITNESS_WAIT_MAX_SECONDS: u32 = 5;
 
 /// Longest of any one time in [`Limits`], in seconds: a day.
 const TIMEOUT_MAX_SECONDS: u32 = 86_400;
@@ -72,7 +78,7 @@ pub struct LogSettings {
     pub padding_entries: u32,
     /// Length of a window, in minutes.
     pub padding_minutes: u32,
-    /// How long a witness is waited for, in seconds.
+    /// How long a witness is waited for, in seconds; above 5 counts as 5.
     pub witness_timeout_seconds: u32,
 }
 
@@ -216,6 +222,12 @@ impl LogSettings {
         self.listen.parse().ok()
     }
 
+    /// How long a witness is waited for.
+    pub(crate) fn witness_wait(&self) -> Duration {
+        let seconds = self.witness_timeout_seconds.min(WITNESS_WAIT_MAX_SECONDS);
+        Duration::from_secs(u64::from(seconds))
+    }
+
     /// The witnesses. A line that is none was refused when the settings were read.
     pub(crate) fn witness_list(&self) -> Vec<Witness> {
         let parsed = self.witnesses.iter().map(|line| Witness::parse(line));
@@ -337,6 +349,17 @@ mod tests {
         );
         let again = CellConfig::from_text(&toml::to_string(&config).unwrap()).unwrap();
         assert_eq!(again, config, "what is written is what is read");
+    }
+
+    #[test]
+    fn a_witness_is_waited_for_no_longer_than_devices_wait() {
+        for (set, waited) in [(1, 1), (3, 3), (5, 5), (60, 5)] {
+            let text = format!("{LEAST}[log]\nwitness_timeout_seconds = {set}\n");
+            let settings = CellConfig::from_text(&text).unwrap().log;
+            let wait = settings.witness_wait();
+            assert_eq!(wait, Duration::from_secs(waited));
+            assert!(2 * wait <= crate::transparency::PUBLISHED_WAIT);
+        }
     }
 
     #[test]

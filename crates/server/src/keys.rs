@@ -149,29 +149,49 @@ impl CellKeyFiles {
             KeyUse::Tls,
             KeyUse::Log,
         ] {
-            let path = directory.join(purpose.file_name());
-            let fault = |source| KeyError::File {
-                path: path.clone(),
-                source,
-            };
-            if path.try_exists().map_err(fault)? {
-                continue;
-            }
-            let seed = random::bytes().map_err(KeyError::Randomness)?;
-            let file = KeyFile {
-                version: KEY_FILE_VERSION,
-                purpose,
-                seed,
-            };
-            let bytes = Zeroizing::new(cbor::encode(&file));
-            sys::write_private_file(&path, &bytes).map_err(fault)?;
+            create_missing(directory, purpose)?;
         }
         Self::read(directory)
     }
 }
 
-/// Puts the log's key aside and makes a new one, for a log that begins anew as number `number`. Run again
-/// after it was cut, it changes nothing more. The old key stays: it checks old checkpoints.
+fn create_missing(directory: &Path, purpose: KeyUse) -> Result<(), KeyError> {
+    let path = directory.join(purpose.file_name());
+    let there = path.try_exists().map_err(|source| KeyError::File {
+        path: path.clone(),
+        source,
+    })?;
+    if there {
+        Ok(())
+    } else {
+        write_new(path, purpose)
+    }
+}
+
+/// Writes a new key, in place of one that may be there.
+fn write_new(path: PathBuf, purpose: KeyUse) -> Result<(), KeyError> {
+    let file = KeyFile {
+        version: KEY_FILE_VERSION,
+        purpose,
+        seed: random::bytes().map_err(KeyError::Randomness)?,
+    };
+    let bytes = Zeroizing::new(cbor::encode(&file));
+    sys::write_private_file(&path, &bytes).map_err(|source| KeyError::File { path, source })
+}
+
+/// The cell's identity alone.
+pub(crate) fn read_root(directory: &Path) -> Result<CellKey, KeyError> {
+    read(directory, KeyUse::Root)
+}
+
+/// Makes the log's key, if there is none. Only for a cell that never had a log.
+pub(crate) fn create_log_key(directory: &Path) -> Result<(), KeyError> {
+    create_missing(directory, KeyUse::Log)
+}
+
+/// Puts the log's key aside and makes a new one, for a log that begins anew as number `number`. There is
+/// a key at every moment. Run again after it was cut, it goes on from where it was; run again after it was
+/// complete, it changes nothing. The old key stays: it checks old checkpoints.
 pub(crate) fn renew_log_key(directory: &Path, number: u32) -> Result<(), KeyError> {
     let path = directory.join(KeyUse::Log.file_name());
     let aside = directory.join(format!("log-{}.key", number - 1));
@@ -179,10 +199,16 @@ pub(crate) fn renew_log_key(directory: &Path, number: u32) -> Result<(), KeyErro
         path: path.clone(),
         source,
     };
-    if !aside.try_exists().map_err(fault)? {
-        std::fs::rename(&path, &aside).map_err(fault)?;
+    match std::fs::hard_link(&path, &aside) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        linked => linked.map_err(fault)?,
     }
-    CellKeyFiles::create(directory).map(drop)
+    sys::sync_directory(directory).map_err(fault)?;
+    let bytes_of = |path: &Path| std::fs::read(path).map(Zeroizing::new).map_err(fault);
+    if *bytes_of(&path)? == *bytes_of(&aside)? {
+        write_new(path, KeyUse::Log)?;
+    }
+    Ok(())
 }
 
 fn read(directory: &Path, purpose: KeyUse) -> Result<CellKey, KeyError> {
@@ -203,6 +229,34 @@ fn read(directory: &Path, purpose: KeyUse) -> Result<CellKey, KeyError> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
+
+    /// A change of the log's key that was cut anywhere is finished by the next run, and only once.
+    #[test]
+    fn a_cut_change_of_the_logs_key_is_finished_and_keeps_the_old_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path();
+        CellKeyFiles::create(place).unwrap();
+        let key = |name: &str| std::fs::read(place.join(name)).unwrap();
+        let old = key("log.key");
+        // Cut while the new key was written: the old one is there under both names.
+        let staged = place.join("log.new");
+        std::fs::create_dir(&staged).unwrap();
+        assert!(renew_log_key(place, 2).is_err());
+        std::fs::remove_dir(&staged).unwrap();
+        assert_eq!(
+            (key("log.key"), key("log-1.key")),
+            (old.clone(), old.clone())
+        );
+        CellKeyFiles::read(place).unwrap();
+        renew_log_key(place, 2).unwrap();
+        let new = key("log.key");
+        assert_ne!(new, old);
+        assert_eq!(key("log-1.key"), old);
+        // Cut after everything was done.
+        renew_log_key(place, 2).unwrap();
+        assert_eq!((key("log.key"), key("log-1.key")), (new, old));
+        CellKeyFiles::read(place).unwrap();
+    }
 
     #[test]
     fn a_key_file_has_one_form() {

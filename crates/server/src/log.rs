@@ -140,7 +140,7 @@ names!(
         LogFiles => "log_files",
         /// What is stored of the transparency log does not fit together.
         LogDamaged => "log_damaged",
-        /// The signer of the transparency log refused: see `docs/operating.md`.
+        /// The signer of the transparency log refused to sign.
         LogSigner => "log_signer",
         /// There were no random bytes for padding entries.
         LogRandomness => "log_randomness",

@@ -4,9 +4,11 @@
 //! contradict what was signed since. What was lost cannot be brought back, so the honest way on is a new
 //! log that says that it is one:
 //!
-//! 1. The cell's next keys, signed by its root, give the log a number and a new key, and name the last
-//!    state of the old log that the signer remembers. Every device sees that, and asks its person
-//!    before it goes on (`candor account re-anchor`).
+//! 1. The cell's next keys, signed by its root, give the log a number that no log of the cell ever had and
+//!    a new key, and name the last state of the old log that the signer remembers. Every device sees that,
+//!    and asks its person before it goes on (`candor account re-anchor`). One backup may be restored more
+//!    than once, so the number is above that of every log of which anything is left, also beside the
+//!    database.
 //! 2. Every statement that the database has goes into the new log.
 //! 3. The old log's files and key stay where they are, beside the new ones, as evidence.
 //!
@@ -14,29 +16,36 @@
 
 use std::path::Path;
 
+use candor_log::checkpoint::SignedCheckpoint;
 use candor_log::leaf::Leaf;
 use candor_store::log::LogEntry;
 use candor_store::{LogRecords, Records, RecordsError, Store, StoreError};
 use candor_wire::cbor::{self, Canonical};
-use candor_wire::cell::CellKeyring;
+use candor_wire::cell::{CellKeyring, cell_id, log_origin};
 use candor_wire::chain::Record;
+use candor_wire::ids::CellId;
 use candor_wire::limits::PAGE_MAX_ENTRIES;
 use candor_wire::re_anchor::LogPoint;
 use candor_wire::time::Millis;
 
 use crate::cell::{
     CONFIG_FILE, KEYS_DIRECTORY, OpenError, SIGNER_FILE, STORE_DIRECTORY, description,
+    stored_keyring,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::config::CellConfig;
 use crate::keys::{self, CellKeyFiles};
-use crate::transparency::Signer;
+use crate::sys;
+use crate::transparency::{CHECKPOINT_FILE, Signer};
 
 /// Name of the stored value that says that a new log was begun and is not complete.
 const ANEW_VALUE: &str = "log-begun-anew";
 
 /// The version of that value.
 const ANEW_VERSION: u8 = 1;
+
+/// Highest number that is believed of what lies beside the database: no cell is restored more often.
+const LOG_NUMBER_MAX: u32 = 1_000_000;
 
 /// Statements that are queued in one commit.
 const QUEUED_MAX: usize = 1024;
@@ -137,21 +146,31 @@ pub async fn begin_log_anew(directory: &Path) -> Result<BegunAnew, ReAnchorError
         .map_err(|source| ReAnchorError::Open(OpenError::Keys(source)))?;
     let clock = SystemClock;
 
-    let anew = match begun_anew(records.as_ref())
-        .await
-        .map_err(ReAnchorError::Open)?
-    {
+    let root = keys.root.secret().public();
+    let keyring = stored_keyring(&store, &root).await;
+    let keyring = keyring.map_err(ReAnchorError::Open)?;
+    let known = keyring.and_then(|keyring| keyring.current().log_number);
+    let before = remembered(&memory);
+    let newest = newest_beside(directory, &cell_id(&root), before.as_ref());
+    let newest = newest
+        .map_err(ReAnchorError::Files)?
+        .max(known.unwrap_or(1));
+    let begun = begun_anew(records.as_ref()).await;
+    let begun = begun.map_err(ReAnchorError::Open)?;
+    // The backup may be of a log in the making that was complete, and signed for, later on.
+    let goes_on = |anew: &Anew| {
+        let signed = before.as_ref().is_some_and(|before| {
+            before.size > 0 && number_of(&before.origin, &cell_id(&root)) == Some(anew.number)
+        });
+        newest <= anew.number && !signed
+    };
+    let anew = match begun.filter(goes_on) {
         Some(anew) => anew,
         None => {
-            let old = description(&store, &keys, &config, &clock, None)
-                .await
-                .map_err(ReAnchorError::Open)?;
-            let keyring = CellKeyring::verify(&keys.root.secret().public(), &old.keys)
-                .map_err(|source| ReAnchorError::Open(OpenError::Identity(Some(source))))?;
             let anew = Anew {
                 version: ANEW_VERSION,
-                number: keyring.current().log_number.unwrap_or(1) + 1,
-                before: remembered(&memory),
+                number: newest + 1,
+                before: before.clone(),
             };
             let bytes = cbor::encode(&anew).into();
             records.set_cell_value(ANEW_VALUE, bytes).await?;
@@ -169,7 +188,7 @@ pub async fn begin_log_anew(directory: &Path) -> Result<BegunAnew, ReAnchorError
         .map_err(ReAnchorError::Open)?;
     let keyring = CellKeyring::verify(&keys.root.secret().public(), &new.keys)
         .map_err(|source| ReAnchorError::Open(OpenError::Identity(Some(source))))?;
-    Signer::create_memory(&memory, &keyring.current().log_origin()).map_err(key_fault)?;
+    Signer::begin_memory(&memory, &keyring.current().log_origin()).map_err(key_fault)?;
     records
         .set_cell_value(ANEW_VALUE, bytes::Bytes::new())
         .await?;
@@ -179,6 +198,47 @@ pub async fn begin_log_anew(directory: &Path) -> Result<BegunAnew, ReAnchorError
         statements,
         accounts,
     })
+}
+
+/// The highest number of a log of which something is left beside the database: the signer's memory, the
+/// published checkpoint, or files and a key that were put aside when the log after them began.
+fn newest_beside(
+    directory: &Path,
+    cell: &CellId,
+    memory: Option<&LogPoint>,
+) -> std::io::Result<u32> {
+    let store = directory.join(STORE_DIRECTORY);
+    let checkpoint = std::fs::read(store.join("log").join(CHECKPOINT_FILE)).ok();
+    let checkpoint = checkpoint.and_then(|bytes| SignedCheckpoint::parse(&bytes).ok());
+    let origins = memory
+        .map(|memory| memory.origin.as_str())
+        .into_iter()
+        .chain(checkpoint.as_ref().map(SignedCheckpoint::origin));
+    let mut numbers: Vec<u32> = origins
+        .filter_map(|origin| number_of(origin, cell))
+        .collect();
+    for (place, ending) in [(store, ""), (directory.join(KEYS_DIRECTORY), ".key")] {
+        for entry in std::fs::read_dir(place)? {
+            let name = entry?.file_name();
+            let aside = name.to_str().and_then(|name| {
+                let number = name.strip_prefix("log-")?.strip_suffix(ending)?;
+                number.parse::<u32>().ok()
+            });
+            numbers.extend(aside.and_then(|number| number.checked_add(1)));
+        }
+    }
+    let believed = numbers
+        .into_iter()
+        .filter(|number| *number <= LOG_NUMBER_MAX);
+    Ok(believed.max().unwrap_or(1))
+}
+
+/// The number in a log's origin.
+fn number_of(origin: &str, cell: &CellId) -> Option<u32> {
+    match origin.strip_prefix(&log_origin(cell))? {
+        "" => Some(1),
+        rest => rest.strip_prefix('/')?.parse().ok(),
+    }
 }
 
 fn open_fault(directory: &Path, error: StoreError) -> ReAnchorError {
@@ -200,14 +260,28 @@ fn remembered(memory: &Path) -> Option<LogPoint> {
     })
 }
 
-/// Moves the old log's files beside the new ones, once.
+/// Moves the old log's files beside the new ones, once: no log before had this number.
 fn put_aside(log_files: &Path, number: u32) -> std::io::Result<()> {
     let aside = log_files.with_file_name(format!("log-{}", number - 1));
-    if aside.try_exists()? {
+    if !aside.try_exists()? {
+        std::fs::rename(log_files, &aside)?;
+    }
+    sys::create_private_directory(log_files)
+}
+
+/// Puts the statements of a cell from before it had a log into the queue, once. A log in which nothing
+/// ever had a place, beside chains, is one of those; what is queued already stays.
+pub(crate) async fn queue_what_was_before_the_log(
+    store: &Store,
+    now: Millis,
+) -> Result<(), ReAnchorError> {
+    let (records, log) = (store.records(), store.log_records());
+    if log.log_tree().await?.sequenced > 0 {
         return Ok(());
     }
-    std::fs::rename(log_files, &aside)?;
-    std::fs::create_dir(log_files)
+    queue_everything(records.as_ref(), log.as_ref(), now)
+        .await
+        .map(drop)
 }
 
 /// Queues every statement of every chain.

@@ -41,7 +41,7 @@ pub(crate) fn write_private_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Makes the entries of a directory survive a loss of power.
 #[cfg(unix)]
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -52,6 +52,6 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 
 /// Elsewhere directories cannot be opened like files; the file systems there keep entries in order.
 #[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }

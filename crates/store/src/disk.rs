@@ -289,6 +289,11 @@ impl DurableDirectories {
         Ok(())
     }
 
+    /// Before `directory` is removed.
+    pub(crate) fn forget(&self, directory: &Path) {
+        self.known().remove(directory);
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
         // A set of facts stays true whatever happened to the thread that held it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -308,12 +308,23 @@ pub trait LogFiles: Send + Sync + 'static {
     /// [`LogFilesError`], but not [`LogFilesError::Different`].
     fn replace(&self, name: String, bytes: Bytes) -> Pending<'_, Result<(), LogFilesError>>;
 
+    /// Removes the partial versions of files, `NAME.p/…`, of which the whole one is there. The caller
+    /// vouches that it is durable, and that nobody puts partial ones of it any more. What is removed may
+    /// come back with a loss of power.
+    ///
+    /// # Errors
+    /// [`LogFilesError`]; then some may be removed.
+    fn remove_partial(&self, names: Vec<String>) -> Pending<'_, Result<(), LogFilesError>>;
+
     /// A file; `None` if there is none.
     ///
     /// # Errors
     /// [`LogFilesError`].
     fn get(&self, name: String) -> Pending<'_, Result<Option<Bytes>, LogFilesError>>;
 }
+
+/// Ends the name of the directory with the partial versions of a file.
+pub(crate) const PARTIAL_ENDING: &str = ".p";
 
 /// Whether a published file can have this name: it cannot leave the directory, and no two spellings
 /// name one file.

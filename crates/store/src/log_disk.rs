@@ -17,7 +17,8 @@ use bytes::Bytes;
 use crate::Pending;
 use crate::disk::DurableDirectories;
 use crate::log::{
-    LOG_FILE_MAX_BYTES, LogFiles, LogFilesError, by_name, check_file, check_name, is_name,
+    LOG_FILE_MAX_BYTES, LogFiles, LogFilesError, PARTIAL_ENDING, by_name, check_file, check_name,
+    is_name,
 };
 use crate::sys;
 
@@ -207,6 +208,23 @@ impl Inner {
         replace().map_err(write_fault)
     }
 
+    fn remove_partial(&self, name: &str) -> Result<(), LogFilesError> {
+        check_name(name)?;
+        let whole = self.root.join(name);
+        let partial = self.root.join(format!("{name}{PARTIAL_ENDING}"));
+        let remove = || -> io::Result<()> {
+            if length_of(&whole)?.is_none() {
+                return Ok(());
+            }
+            self.durable.forget(&partial);
+            match fs::remove_dir_all(&partial) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            }
+        };
+        remove().map_err(|source| fault("removed", source))
+    }
+
     fn directory_of(&self, path: &Path) -> PathBuf {
         path.parent().unwrap_or(&self.root).to_path_buf()
     }
@@ -307,6 +325,13 @@ impl LogFiles for DiskLogFiles {
     fn replace(&self, name: String, bytes: Bytes) -> Pending<'_, Result<(), LogFilesError>> {
         let inner = Arc::clone(&self.inner);
         Box::pin(blocking(move || inner.replace(&name, &bytes)))
+    }
+
+    fn remove_partial(&self, names: Vec<String>) -> Pending<'_, Result<(), LogFilesError>> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(blocking(move || {
+            names.iter().try_for_each(|name| inner.remove_partial(name))
+        }))
     }
 
     fn get(&self, name: String) -> Pending<'_, Result<Option<Bytes>, LogFilesError>> {

@@ -18,7 +18,7 @@ const MEASUREMENTS: usize = 9;
 /// What is measured, and where.
 #[derive(clap::Args)]
 pub(crate) struct LogOptions {
-    /// How many entries, half of them in batches of 64 and half in batches of 256.
+    /// How many entries, once in batches of 64 and once in batches of 256.
     #[arg(long, default_value_t = 1_000_000)]
     entries: u64,
     /// Where the log is put: a directory on the disk that shall be measured.

@@ -8,12 +8,12 @@ use super::capture::Capture;
 use super::compare::{With, same_tree};
 use super::namespace::Namespace;
 use super::scan::{Hit, Scanner};
-use super::world::{CellProcess, World};
+use super::world::{Candor, CellProcess, World};
 use crate::sys::{Doing, Failure, Outcome};
 
 /// What must never be seen: contents, names of files and folders, the target of a link, an attribute, the name of
 /// the backup set.
-const CANARIES: [(&str, &[u8]); 8] = [
+const CANARIES: [(&str, &[u8]); 9] = [
     ("a letter's text", b"canary-text-5d1f0c6e-dear-alice"),
     ("a number in a large file", b"canary-imei-490154203237518"),
     ("a phone number", b"canary-phone-+8613800138000"),
@@ -22,7 +22,11 @@ const CANARIES: [(&str, &[u8]); 8] = [
     ("a link's target", b"canary-link-target-e0f2"),
     ("the set's name", b"canary-set-name-b4a3"),
     ("text added later", b"canary-later-text-c8e1"),
+    ("the account's name", ACCOUNT_NAME.as_bytes()),
 ];
+
+/// What the person calls the account; stays on the device.
+const ACCOUNT_NAME: &str = "canary-account-name-6e21";
 
 /// Runs a device and a separate cell in a namespace, and searches all that the cell holds and all that passed by.
 pub(super) fn no_plaintext_at_the_cell(world: &World) -> Outcome {
@@ -37,6 +41,7 @@ pub(super) fn no_plaintext_at_the_cell(world: &World) -> Outcome {
 
     use_everything(world, &namespace, &source, &invitation)?;
 
+    let ids = Ids::of(&world.candor("device").inside(&namespace))?;
     let mut hits = Vec::new();
     scan_cell(&scanner, &cell, cell_home.home(), &log, &mut hits)?;
     let packets = capture.stop()?;
@@ -47,6 +52,8 @@ pub(super) fn no_plaintext_at_the_cell(world: &World) -> Outcome {
     cell.stop()?;
     // Once more at rest: what was in a write-ahead log may now be in the database.
     scanner.scan_directory(cell_home.home(), &mut hits)?;
+    let in_the_log = ids.search(&super::log::log_directory(&cell_home))?;
+    println!("no account, device, statement or name in {in_the_log} bytes of the public log");
     report(&hits)?;
     println!("no canary in the cell's files, its log, {packets} packets and its memory");
     the_search_finds(&scanner, &source)
@@ -80,7 +87,7 @@ fn use_everything(
     let create = [
         "account",
         "create",
-        "someone",
+        ACCOUNT_NAME,
         "--cell",
         invitation,
         "--unprotected-keys",
@@ -105,6 +112,69 @@ fn use_everything(
         &world.path("restored").join("source"),
         With::DiffAndRsync,
     )
+}
+
+/// What strangers must not learn from the log: who has an account, and what was agreed.
+struct Ids(Vec<(String, Vec<u8>)>);
+
+impl Ids {
+    /// The account's ids, its name, and the whole signed consent, as the device tells them.
+    fn of(device: &Candor<'_>) -> Outcome<Self> {
+        let mut all = vec![(
+            "the account's name".to_owned(),
+            ACCOUNT_NAME.as_bytes().to_vec(),
+        )];
+        let told = device.run(["account", "show", "--json"])?
+            + &device.run(["consent", "history", "--json"])?;
+        for word in told.split(|letter: char| !letter.is_ascii_hexdigit()) {
+            // Ids of accounts, devices and vaults have 32 digits; a statement's id is public as a commitment.
+            if word.len() == 32 {
+                let bytes: Option<Vec<u8>> = (0..16)
+                    .map(|at| u8::from_str_radix(&word[2 * at..2 * at + 2], 16).ok())
+                    .collect();
+                let bytes = bytes.ok_or_else(|| Failure::new("an id is not hexadecimal"))?;
+                all.push((format!("the id {word}"), bytes));
+                all.push((format!("the id {word} as text"), word.as_bytes().to_vec()));
+            }
+        }
+        // The cell's own id is in the log's origin, and in nobody's way.
+        let cell = device.run(["account", "show", "--json"])?;
+        let cell: serde_json::Value = serde_json::from_str(&cell).doing("the account")?;
+        let cell = find_cell(&cell).unwrap_or_default();
+        all.retain(|(name, _)| cell.is_empty() || !name.contains(&cell));
+        if all.len() < 5 {
+            return Err(Failure::new("too few ids were found to say anything"));
+        }
+        Ok(Self(all))
+    }
+
+    /// Searches the published files; says how many bytes they have.
+    fn search(&self, log: &Path) -> Outcome<u64> {
+        let canaries: Vec<(&str, &[u8])> = self
+            .0
+            .iter()
+            .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+            .collect();
+        let scanner = Scanner::new(&canaries)?;
+        let mut hits = Vec::new();
+        let bytes = scanner.scan_directory(log, &mut hits)?;
+        report(&hits)?;
+        if bytes < 1000 {
+            return Err(Failure::new("the public log is too small to say anything"));
+        }
+        Ok(bytes)
+    }
+}
+
+fn find_cell(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::Object(map) => {
+            let own = map.get("cell").and_then(serde_json::Value::as_str);
+            own.map(str::to_owned)
+                .or_else(|| map.values().find_map(find_cell))
+        }
+        _ => None,
+    }
 }
 
 fn scan_cell(
@@ -139,10 +209,10 @@ fn report(hits: &[Hit]) -> Outcome {
 fn the_search_finds(scanner: &Scanner, source: &Path) -> Outcome {
     let mut hits = Vec::new();
     scanner.scan_directory(source, &mut hits)?;
-    // The set's name is nowhere in the source.
+    // These two are nowhere in the source.
     for (name, _) in CANARIES
         .iter()
-        .filter(|(name, _)| *name != "the set's name")
+        .filter(|(name, _)| *name != "the set's name" && *name != "the account's name")
     {
         if !hits.iter().any(|hit| hit.form.starts_with(name)) {
             return Err(Failure::new(format!(

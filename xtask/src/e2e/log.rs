@@ -224,3 +224,111 @@ fn moment(number: usize, kills: usize) -> Duration {
     let place = number * 7 % kills;
     LIFE_MAX.mul_f64((place as f64 + 0.5) / kills as f64)
 }
+
+/// The cell's store is put back to yesterday's copy. Its signer refuses; its operator begins a new log; the device
+/// refuses, shows what was lost, and goes on once its person accepted.
+pub(super) fn re_anchors(world: &World) -> Outcome {
+    let verifier = Verifier::build()?;
+    let (cell_log, cell) = (world.path("cell.log"), world.candor("cell"));
+    let (running, invitation) = cell.new_cell(&cell_log)?;
+    let device = world.candor("device");
+    prepare(world, &device, &invitation)?;
+    device.run(["backup", "run", "--all"])?;
+    running.stop()?;
+    let (store, kept) = (cell.home().join("cell/store"), world.path("kept"));
+    super::elsewhere::copy(&store, &kept)?;
+    let running = cell.start_cell(&cell_log)?;
+    fs::write(world.path("source/later"), "later")?;
+    device.run(["consent", "off", "backup"])?;
+    device.run(["consent", "on", "backup", "--yes"])?;
+    device.run(["backup", "run", "--all"])?;
+    wait_for_growth(&log_directory(&cell), &kept.join("log"))?;
+    device.run(["log", "monitor"])?;
+    let signed = fs::read(log_directory(&cell).join("checkpoint"))?;
+    running.stop()?;
+
+    fs::remove_dir_all(&store)?;
+    super::elsewhere::copy(&kept, &store)?;
+    let running = cell.start_cell(&cell_log)?;
+    let said = wait_for_line(&cell_log, "log_signer")?;
+    println!("the restored cell says: {said}");
+    let published = fs::read(log_directory(&cell).join("checkpoint"))?;
+    if published != fs::read(kept.join("log/checkpoint"))? {
+        return Err(Failure::new("the restored cell signed something"));
+    }
+    device.try_run(["log", "monitor"])?.must_exit(4)?;
+    running.stop()?;
+
+    cell.try_run(["server", "re-anchor"])?.must_exit(2)?;
+    cell.run(["server", "re-anchor", "--yes"])?;
+    let running = cell.start_cell(&cell_log)?;
+    let directory = log_directory(&cell);
+    let policy = world.path("policy");
+    fs::write(
+        &policy,
+        format!("log {}\nquorum none\n", log_key(&directory)?),
+    )?;
+    let remembered = world.path("remembered");
+    verifier.must_accept(check(&policy, &directory, &remembered))?;
+    // Without a terminal and without a yes nothing is accepted.
+    device.try_run(["account", "re-anchor"])?.must_exit(4)?;
+    device.try_run(["log", "monitor"])?.must_exit(4)?;
+    let accepted = device.run(["account", "re-anchor", "--yes"])?;
+    println!("{}", accepted.trim());
+    device.run(["backup", "run", "--all"])?;
+    device.run(["log", "monitor"])?;
+    let restored = world.path("restored");
+    device.run([
+        "backup",
+        "restore",
+        "latest",
+        "--to",
+        &restored.to_string_lossy(),
+    ])?;
+    super::compare::same_tree(
+        &world.path("source"),
+        &restored.join("source"),
+        super::compare::With::DiffAndRsync,
+    )?;
+    let kept_key = cell.home().join("cell/keys/log-1.key");
+    let old = fs::read(cell.home().join("cell/store/log-1/checkpoint"))?;
+    if !kept_key.exists() || old == signed {
+        return Err(Failure::new(
+            "the old log was not put aside as it was restored",
+        ));
+    }
+    verifier.must_accept(check(&policy, &directory, &remembered))?;
+    running.stop()
+}
+
+fn wait_for_growth(log: &Path, before: &Path) -> Outcome {
+    let size = |log: &Path| -> u64 {
+        let text = fs::read_to_string(log.join("checkpoint")).unwrap_or_default();
+        text.lines()
+            .nth(1)
+            .and_then(|size| size.parse().ok())
+            .unwrap_or(0)
+    };
+    let started = Instant::now();
+    while size(log) <= size(before) {
+        if started.elapsed() > PUBLISH_MAX {
+            return Err(Failure::new("the log does not grow"));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    // The newest statement is in it once nothing follows for two batches.
+    thread::sleep(Duration::from_secs(3));
+    Ok(())
+}
+
+fn wait_for_line(file: &Path, word: &str) -> Outcome<String> {
+    let started = Instant::now();
+    while started.elapsed() < PUBLISH_MAX {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        if let Some(line) = text.lines().rfind(|line| line.contains(word)) {
+            return Ok(line.to_owned());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Err(Failure::new(format!("the cell's log never says `{word}`")))
+}

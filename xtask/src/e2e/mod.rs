@@ -61,6 +61,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: log::survives_kills,
     },
     Scenario {
+        name: "restored-cell",
+        shows: "a cell put back to an older copy: nothing is signed, and everybody goes on once a person accepted",
+        run: log::re_anchors,
+    },
+    Scenario {
         name: "log-verifies-elsewhere",
         shows: "witnesses, the whole log, receipts and the report, checked by programs that share no code with ours",
         run: elsewhere::verifies_elsewhere,

@@ -22,9 +22,10 @@ const FIRST_LINE: &str = "candor log evidence v1";
 /// Bytes of the content's hash in a file's name: two different ones never share a name by accident.
 const NAME_HASH_BYTES: usize = 8;
 
-/// Most files of evidence that are kept: more of the same does not make it stronger, and a cell that
-/// misbehaves anew each hour must not fill the disk. The largest has 260 KiB.
-const FILES_MAX: usize = 256;
+/// Most files of evidence of one kind that are kept: more of the same does not make it stronger, and a cell
+/// that misbehaves anew each hour must not fill the disk. The largest has 260 KiB. For each kind, so that
+/// many small things do not leave the large one without a place.
+const FILES_MAX: usize = 64;
 
 /// What one thing that happened is shown by.
 pub(crate) struct Evidence<'a> {
@@ -52,25 +53,37 @@ impl Evidence<'_> {
 
     /// Keeps it. Says where, for a sentence; not being able to write it does not make it less true.
     pub(crate) fn keep(&self, home: &Home) -> String {
-        keep(home, self.kind, &self.to_bytes())
+        said(keep(home, self.kind, FILES_MAX, &self.to_bytes()))
     }
+
+    /// Keeps it, however many there are: for what only a person's own yes brings about. Says where; the
+    /// error says why not.
+    pub(crate) fn keep_always(&self, home: &Home) -> Result<String, String> {
+        keep(home, self.kind, usize::MAX, &self.to_bytes())
+    }
+}
+
+fn said(kept: Result<String, String>) -> String {
+    kept.unwrap_or_else(|why| format!("not kept, since {why}"))
 }
 
 /// Keeps a fork proof.
 pub(crate) fn keep_fork(home: &Home, proof: &Misbehaviour) -> String {
-    keep(home, "fork", &proof.to_bytes())
+    said(keep(home, "fork", FILES_MAX, &proof.to_bytes()))
 }
 
-fn keep(home: &Home, kind: &str, bytes: &[u8]) -> String {
+fn keep(home: &Home, kind: &str, files_max: usize, bytes: &[u8]) -> Result<String, String> {
     let hash = blake3::hash(bytes);
     let name = format!("{kind}-{}.txt", to_hex(&hash.as_bytes()[..NAME_HASH_BYTES]));
     let is_there = home.evidence().join(&name).exists();
-    if !is_there && count(home) >= FILES_MAX {
-        return format!("not kept, since the folder evidence has {FILES_MAX} files already");
+    if !is_there && count_of(home, &format!("{kind}-")) >= files_max {
+        return Err(format!(
+            "the folder evidence has {files_max} files of this kind already"
+        ));
     }
     match write(home, &name, bytes) {
-        Ok(()) => format!("kept in evidence/{name}"),
-        Err(error) => format!("not kept, since nothing can be written ({})", error.kind()),
+        Ok(()) => Ok(format!("kept in evidence/{name}")),
+        Err(error) => Err(format!("nothing can be written ({})", error.kind())),
     }
 }
 
@@ -86,7 +99,16 @@ fn write(home: &Home, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 /// How many files of evidence there are. The person may take them away.
 pub(crate) fn count(home: &Home) -> usize {
-    std::fs::read_dir(home.evidence()).map_or(0, |entries| entries.flatten().count())
+    count_of(home, "")
+}
+
+fn count_of(home: &Home, prefix: &str) -> usize {
+    std::fs::read_dir(home.evidence()).map_or(0, |entries| {
+        let names = entries.flatten().map(|entry| entry.file_name());
+        names
+            .filter(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+            .count()
+    })
 }
 
 #[cfg(test)]
@@ -130,5 +152,20 @@ mod tests {
         }
         assert_eq!(count(&home), FILES_MAX);
         assert_eq!(evidence.keep(&home), said);
+        // Nor does it leave something worse without a place.
+        let worse = Evidence {
+            kind: "rollback",
+            lines: Vec::new(),
+            checkpoints: Vec::new(),
+        };
+        assert!(worse.keep(&home).starts_with("kept in "));
+        let accepted = Evidence {
+            kind: "missing",
+            lines: vec![("accepted", "yes".to_owned())],
+            checkpoints: Vec::new(),
+        };
+        assert!(accepted.keep(&home).starts_with("not kept"));
+        accepted.keep_always(&home).unwrap();
+        assert_eq!(count(&home), FILES_MAX + 2);
     }
 }

@@ -1,5 +1,8 @@
 //! What comes of a look at the log: alarms with their evidence, and the answers to a person's commands.
 
+use std::thread;
+use std::time::Instant;
+
 use candor_log::checkpoint::SignedCheckpoint;
 use candor_log::leaf::Leaf;
 use candor_log::monitor::Finding;
@@ -10,13 +13,13 @@ use candor_wire::StatementId;
 use candor_wire::errand::Purpose;
 use candor_wire::ids::to_hex;
 
-use super::Trouble;
 use super::evidence::Evidence;
 use super::head::{self, LogError, Trust};
 use super::look::{Look, Said};
 use super::source::CellTiles;
 use super::state::Conflict;
 use super::watch;
+use super::{CONFIRM_POLL, CONFIRM_WAIT, Trouble};
 use crate::api::Api;
 use crate::chain::Chain;
 use crate::commands::{
@@ -91,6 +94,16 @@ impl Engine {
         let view = self.log_view_now()?;
         let stale = view.filter(LogView::is_stale);
         Ok(stale.map(|view| trouble("frozen".to_owned(), view.sentence)))
+    }
+
+    /// Whether the log looks frozen and did not before. A cell that slept asks its witnesses as soon as it
+    /// wakes up, so this is waited for before it is believed.
+    pub(super) fn freezes_anew(&self) -> Result<bool, Failure> {
+        let Some(frozen) = self.freeze()? else {
+            return Ok(false);
+        };
+        let standing = self.store().log_findings()?;
+        Ok(standing.iter().all(|one| one.name != frozen.name))
     }
 
     /// Writes down what stands against the cell, and tells which of it is new.
@@ -194,8 +207,17 @@ impl Engine {
         let api = self.errand(Purpose::Verify)?;
         let _turn = lock(&self.log_turn);
         let checked = self.check_checkpoint(&api, compare, cancel);
-        let (checkpoint, seen_before, compared) =
+        let (mut checkpoint, seen_before, compared) =
             checked.map_err(|failure| self.refused(failure))?;
+        let began = Instant::now();
+        while self.freezes_anew()? && began.elapsed() < CONFIRM_WAIT {
+            if cancel.is_cancelled() {
+                return Err(crate::failure::interrupted());
+            }
+            thread::sleep(CONFIRM_POLL);
+            let checked = self.check_checkpoint(&api, None, cancel);
+            (checkpoint, _, _) = checked.map_err(|failure| self.refused(failure))?;
+        }
         if let Some(frozen) = self.freeze()?
             && self.settle(std::slice::from_ref(&frozen), false)? == [true]
         {

@@ -5,6 +5,7 @@ use candor_log::fork::{Misbehaviour, Prefix};
 use candor_log::note::{KeyKind, VerifierKey};
 use candor_log::policy::{POLICY_MAX_BYTES, Policy, PolicyError, PolicyRefusal, Standing};
 use candor_log::tile::{Prover, Suspect, TileError};
+use candor_wire::Millis;
 use candor_wire::cbor;
 use candor_wire::cell::CellKeys;
 
@@ -155,12 +156,14 @@ impl Trust {
 }
 
 /// What is remembered once `shown` was found to continue `seen`, and the checkpoint in it. Of two for the
-/// same tree the one with the fresher quorum is kept.
+/// same tree the one with the fresher quorum is kept. A witness whose clock is ahead does not vouch for
+/// what comes after `now`: else a frozen log would not be noticed until then.
 pub(crate) fn remember(
     before: Option<RememberedLog>,
     seen: Option<SignedCheckpoint>,
     shown: (SignedCheckpoint, Standing),
     trust: &Trust,
+    now: Millis,
 ) -> (SignedCheckpoint, RememberedLog) {
     let (mut kept, standing) = shown;
     let time_of = |standing: &Standing| match standing {
@@ -168,6 +171,7 @@ pub(crate) fn remember(
         Standing::Unwitnessed { .. } => None,
     };
     let time = time_of(&standing);
+    let now_s = u64::try_from(now.0 / 1_000).unwrap_or(0);
     if let Some(seen) = seen.filter(|seen| seen.head() == kept.head()) {
         let old = trust.standing(&seen);
         if time_of(&old) > time {
@@ -182,9 +186,9 @@ pub(crate) fn remember(
         witnesses: names,
         time_s,
     } = standing
-        && witnessed_s.is_none_or(|newest| newest < time_s)
+        && witnessed_s.is_none_or(|newest| newest < time_s.min(now_s))
     {
-        witnessed_s = Some(time_s);
+        witnessed_s = Some(time_s.min(now_s));
         witnesses = names
             .iter()
             .take(WITNESSES_MAX)

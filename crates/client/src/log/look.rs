@@ -78,9 +78,15 @@ impl Look {
         self.reply.map_version < self.versions.newest
     }
 
+    /// Whether something is missing that may still come.
     fn is_late(&self) -> bool {
         let is_missing = |finding: &Finding| matches!(finding, Finding::Missing { .. });
-        (self.is_due && matches!(self.said, Said::Late(_))) || self.findings.iter().any(is_missing)
+        let is_state_late = match self.said {
+            Said::Late(_) => self.is_due,
+            Said::Outdated { .. } => true,
+            _ => false,
+        };
+        is_state_late || self.findings.iter().any(is_missing)
     }
 
     fn is_contradicted(&self) -> bool {
@@ -159,7 +165,7 @@ impl Engine {
         if let Some(seen) = &seen {
             head::check_continues(seen, &shown.0, tiles, &self.home)?;
         }
-        let (kept, next) = head::remember(remembered, seen, shown, &trust);
+        let (kept, next) = head::remember(remembered, seen, shown, &trust, self.now());
         self.memory.remember_log(next)?;
         Ok(kept)
     }
@@ -175,14 +181,16 @@ impl Engine {
     ) -> Result<Look, Failure> {
         let policy = head::load_policy(&self.home)?;
         let account = self.facts.account;
-        // In this order: see the module's description.
-        let reply = self.runtime.block_on(api.read_state(account))?;
+        // In this order: see the module's description. A cell that does not answer the first question
+        // must not keep the others from being asked: its log may have been rolled back.
+        let reply = self.runtime.block_on(api.read_state(account));
         let file = self.read_checkpoint(api)?;
         let at = self.now();
         self.sync_chain(api)?;
         let chain = self.with_chain(Chain::clone).ok_or_else(unknown_chain)?;
         let tiles = CellTiles::new(api, &self.runtime, cancel);
         let checkpoint = self.accept(file, &chain, policy, &tiles)?;
+        let reply = reply?;
         let prover = Prover::new(&tiles, checkpoint.head());
         let due = Due {
             through: promise
@@ -212,7 +220,7 @@ impl Engine {
         })
     }
 
-    pub(super) fn read_checkpoint(&self, api: &Api) -> Result<Option<Bytes>, Failure> {
+    pub(crate) fn read_checkpoint(&self, api: &Api) -> Result<Option<Bytes>, Failure> {
         let reading = api.read_log_file(CHECKPOINT_FILE, CHECKPOINT_MAX_BYTES);
         Ok(self.runtime.block_on(reading)?)
     }
@@ -351,14 +359,16 @@ impl Engine {
         let _turn = lock(&self.log_turn);
         let promise = self.promise(is_asked, self.now())?;
         let began = Instant::now();
-        let mut contradictions = 0;
         let mut newest_map = 0;
+        let mut looks = 0;
         let look = loop {
             let look = self.look(api, &promise, newest_map, cancel)?;
+            looks += 1;
             newest_map = look.versions.newest;
-            contradictions += u32::from(look.is_contradicted());
-            let waits = (look.is_late() || look.is_behind()) && began.elapsed() < CONFIRM_WAIT;
-            let repeats = look.is_contradicted() && contradictions <= CONTRADICTIONS_MAX;
+            let is_waited_for = look.is_late() || self.freezes_anew()?;
+            let waits = is_waited_for && began.elapsed() < CONFIRM_WAIT;
+            let repeats = (look.is_contradicted() && looks <= CONTRADICTIONS_MAX)
+                || (look.is_behind() && looks == 1);
             if cancel.is_cancelled() {
                 return Err(crate::failure::interrupted());
             }

@@ -54,8 +54,12 @@ fn sentence(
     let by = names_of(by);
     let when = format!("last witnessed {} by {by}", ago(last_ms, now));
     if now.0.saturating_sub(last_ms) > FREEZE_AFTER_MS {
-        let is_old = |looked: Millis| now.0.saturating_sub(looked.0) > FREEZE_AFTER_MS;
-        if looked.is_none_or(is_old) {
+        // Only a look after the word had become old says anything about the cell.
+        let says_nothing = |looked: Millis| {
+            now.0.saturating_sub(looked.0) > FREEZE_AFTER_MS
+                || looked.0.saturating_sub(last_ms) <= FREEZE_AFTER_MS
+        };
+        if looked.is_none_or(says_nothing) {
             let text = format!("{when}; this device has not looked at the cell's log lately");
             return (STALE, text);
         }
@@ -181,6 +185,12 @@ mod tests {
         for (looked, is_frozen) in [(100, true), (76, true), (75, false)] {
             let looked = Some(Millis(looked * HOUR_MS));
             let (word, text) = sentence(&witnessed, true, last(9), looked, now);
+            assert_eq!((word, text.starts_with("FROZEN")), (STALE, is_frozen));
+        }
+        // Nor can whoever looked while the word was fresh.
+        for (looked, is_frozen) in [(98, false), (99, true)] {
+            let looked = Some(Millis(looked * HOUR_MS));
+            let (word, text) = sentence(&witnessed, true, last(74), looked, now);
             assert_eq!((word, text.starts_with("FROZEN")), (STALE, is_frozen));
         }
     }

@@ -415,7 +415,7 @@ fn another_phrase_opens_nothing_and_an_unreachable_cell_can_be_tried_again() {
     );
     world.wire.honest();
     // The next try has names and protection of its own; what was sent until now stays on record.
-    let mut params = world.params("second", world.cell.address_card());
+    let mut params = world.params("second", world.cell().address_card());
     params.device_name = "laptop".to_owned();
     params.protection = KeyProtection::Passphrase("correct horse".to_owned().into());
     let second = Person {
@@ -498,7 +498,7 @@ fn listings_find_compare() {
 #[test]
 fn over_tls_it_is_the_same_and_the_ledger_counts_what_was_on_the_wire() {
     let world = World::new();
-    let listening = world.runtime.block_on(world.cell.bind()).unwrap();
+    let listening = world.runtime.block_on(world.cell().bind()).unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let served = world.runtime.spawn(listening.run(async move {
         let _ = stopped.await;

@@ -105,6 +105,9 @@ fn a52_an_end_does_not_rest_on_the_servers_clock() {
     let person = world.reopen(person);
     assert_eq!(person.run().unwrap_err().kind, FailureKind::NoConsent);
     assert_eq!(world.wire.count(), before);
+    let status = person.status();
+    assert_eq!(status.sets[0].consent, "ended");
+    assert!(status.services.iter().all(|service| !service.on));
     // A new yes is a new consent.
     person.consent();
     person.run().unwrap();

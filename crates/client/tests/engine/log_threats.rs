@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use candor_client::commands::{Command, Event, Failure, FailureKind, View};
 use candor_client::device_store::DeviceStore;
 use candor_client::memory::{Memory, RememberedHead};
+use candor_client::receipt;
 use candor_log::checkpoint::{Checkpoint, SignedCheckpoint};
 use candor_log::fork::Misbehaviour;
 use candor_log::leaf::Leaf;
@@ -504,9 +505,17 @@ fn verify_fork(world: &World, person: &Person) -> Misbehaviour {
     let [path] = &forks[..] else {
         panic!("{forks:?}")
     };
-    let proof = Misbehaviour::parse(&std::fs::read(path).unwrap()).unwrap();
-    proof.verify(&world.log_key()).unwrap();
-    proof
+    let bytes = std::fs::read(path).unwrap();
+    // As anybody does with `candor log verify`, with the file and the log's key alone.
+    let policy = |key: &VerifierKey| format!("log {key}\nquorum none\n").into_bytes();
+    assert!(receipt::is_fork_proof(&bytes));
+    let said = receipt::verify_fork(&bytes, &policy(&world.log_key())).unwrap();
+    assert_ne!(said.signed[0].1, said.signed[1].1);
+    let other = Ed25519Secret::from_seed(&[9; 32]).public();
+    let other = VerifierKey::new(world.log_key().name(), KeyKind::Log, other).unwrap();
+    let refused = receipt::verify_fork(&bytes, &policy(&other)).unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Integrity);
+    Misbehaviour::parse(&bytes).unwrap()
 }
 
 #[test]

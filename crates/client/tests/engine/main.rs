@@ -5,6 +5,8 @@
 mod backup;
 mod consent;
 mod expiry;
+mod false_alarms;
+mod histories;
 mod hostile;
 mod log;
 mod log_threats;

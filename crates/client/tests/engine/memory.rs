@@ -197,14 +197,9 @@ fn a_whole_life_in_one_process() {
         .collect();
     println!("not held while open: {missing:?}");
     drop((person, other, phrase, again, typed, first, second));
-    let World {
-        runtime,
-        cell,
-        wire,
-        ..
-    } = world;
-    drop((cell, wire));
-    drop(runtime);
+    let mut world = world;
+    world.stop_cell();
+    drop(world);
     scrub_stack();
     println!("left: {:?}", found_in_memory(&secrets));
 }

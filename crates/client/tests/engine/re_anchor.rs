@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use candor_client::commands::{Command, FailureKind, ReAnchorView, ReAnchoredView, View};
+use candor_client::memory::Memory;
+use candor_wire::api::ErrorCode;
 use candor_wire::statement::Kind;
 
+use crate::lying_log::{refusal, reply};
 use crate::world::{Person, World, assert_same};
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -83,7 +86,8 @@ fn a15_a_restored_cell_is_refused_until_a_person_accepts_what_it_has() {
 
     // What was lost, in words; looking changes nothing.
     let shown = propose(&person);
-    assert!(shown.is_older && shown.comes_back);
+    assert!(shown.is_older);
+    assert_eq!(shown.offered, shown.lost.len() as u64);
     let kinds: Vec<&str> = shown.lost.iter().map(|lost| lost.kind.as_str()).collect();
     assert_eq!(kinds, ["a new key", "a consent"]);
     let heads: Vec<_> = shown
@@ -105,6 +109,26 @@ fn a15_a_restored_cell_is_refused_until_a_person_accepts_what_it_has() {
         home.join(accepted.evidence.strip_prefix("kept in ").unwrap())
             .exists()
     );
+    // It was lowered to what was shown, and no further: less than that is refused as before.
+    let cell = world.cell().id();
+    let lowered = Memory::open(&home.join("memory"), cell).unwrap();
+    let heads = shown
+        .heads
+        .iter()
+        .map(|head| (head.vault.clone(), head.now));
+    for (vault, now) in heads {
+        let remembered = lowered
+            .heads()
+            .into_iter()
+            .map(|head| (head.vault.to_string(), head.counter));
+        let remembered = remembered
+            .filter(|(name, _)| *name == vault)
+            .map(|(_, counter)| counter);
+        assert_eq!(
+            remembered.collect::<Vec<_>>(),
+            Vec::from_iter((now > 0).then_some(now))
+        );
+    }
     // Work goes on, the second set's consent too; what was lost is sent again, and comes back.
     person.run().unwrap();
     person.ask(Command::LogMonitor).unwrap();
@@ -172,6 +196,192 @@ fn every_device_asks_its_own_person() {
     accept(&second, &shown.token);
     second.restore("latest", &world.path("back-2")).unwrap();
     assert_same(&world.path("tree"), &world.path("back-2/tree"));
+}
+
+/// A machine that was put back as a whole goes on with its log under the same name. No person's yes takes
+/// that over: it is what an attack looks like, and one command of whoever runs the cell tells the two apart.
+#[test]
+fn a15_a_smaller_log_of_the_same_name_is_never_accepted() {
+    let mut world = World::new();
+    let (person, tree) = {
+        let (person, _) = world.create("home");
+        let tree = world.tree("tree");
+        person.add(&tree);
+        person.consent();
+        person.run().unwrap();
+        person.ask(Command::LogMonitor).unwrap();
+        (person, tree)
+    };
+    let cell = world.path("cell");
+    world.stop_cell();
+    let kept = world.path("kept");
+    copy(&cell, &kept);
+    world.start_cell();
+    std::fs::write(tree.join("later.txt"), "later").unwrap();
+    person.run().unwrap();
+    person.ask(Command::LogMonitor).unwrap();
+    world.stop_cell();
+    std::fs::remove_dir_all(&cell).unwrap();
+    copy(&kept, &cell);
+    world.start_cell();
+    let memory = std::fs::read(person.engine.home().join("memory")).unwrap();
+    let refused = person.ask(Command::ReAnchorPropose).unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Integrity);
+    assert!(refused.hint.unwrap().contains("candor server re-anchor"));
+    assert_eq!(
+        std::fs::read(person.engine.home().join("memory")).unwrap(),
+        memory
+    );
+    // Once the cell says that it was put back, there is a way on.
+    world.stop_cell();
+    let place = world.path("cell");
+    world
+        .runtime
+        .block_on(candor_server::begin_log_anew(&place))
+        .unwrap();
+    world.start_cell();
+    let shown = propose(&person);
+    assert!(shown.is_older && shown.log_now.is_some());
+    accept(&person, &shown.token);
+    person.run().unwrap();
+    person.ask(Command::LogMonitor).unwrap();
+}
+
+/// The cell lost a withdrawal, and its chain went on without it: it cannot be brought back, and holds.
+#[test]
+fn a_withdrawal_that_a_restored_cell_lost_goes_on_holding() {
+    let mut world = World::new();
+    let (first, phrase) = world.create("home");
+    first.add(&world.tree("tree"));
+    first.consent();
+    first.run().unwrap();
+    let second = world.recover("second", &phrase).unwrap();
+    let kept = world.path("kept");
+    copy(&world.path("cell/store"), &kept);
+    first
+        .ask(Command::ConsentOff {
+            service: "backup".to_owned(),
+            set: None,
+        })
+        .unwrap();
+    world.put_cell_back(&kept);
+    let papers = world.path("papers");
+    std::fs::create_dir(&papers).unwrap();
+    std::fs::write(papers.join("note.txt"), "note").unwrap();
+    second.add(&papers);
+    second.consent();
+    let shown = propose(&first);
+    assert_eq!((shown.lost.len(), shown.offered), (1, 0));
+    let accepted = accept(&first, &shown.token);
+    assert_eq!((accepted.brought_back, accepted.given_up), (0, 1));
+    let View::Consents(consents) = first.ask(Command::ConsentList).unwrap() else {
+        panic!("another view")
+    };
+    assert!(!consents.is_empty());
+    assert!(consents.iter().all(|consent| consent.state == "withdrawn"));
+    // The cell was told, too.
+    let kinds = world.kinds(&first);
+    let accepted = kinds.iter().position(|kind| *kind == Kind::ReAnchored);
+    let told = kinds
+        .iter()
+        .position(|kind| *kind == Kind::ConsentWithdrawn);
+    assert!(told.unwrap() > accepted.unwrap());
+}
+
+/// A person who read that something comes back did not agree to lose it.
+#[test]
+fn what_the_cell_declines_to_take_back_is_asked_again() {
+    let mut world = World::new();
+    let (person, kept, _) = with_something_to_lose(&world);
+    world.put_cell_back(&kept);
+    let shown = propose(&person);
+    assert_eq!((shown.lost.len(), shown.offered), (2, 2));
+    world.wire.answer(|request| {
+        let is_append = request.method() == "POST" && request.uri().path().ends_with("/chain");
+        is_append.then(|| Ok(refusal(ErrorCode::Chain)))
+    });
+    let memory = std::fs::read(person.engine.home().join("memory")).unwrap();
+    let token = shown.token;
+    let declined = person.ask(Command::ReAnchorAccept { token }).unwrap_err();
+    assert_eq!(declined.kind, FailureKind::Failed);
+    assert!(declined.hint.unwrap().contains("candor account re-anchor"));
+    assert_eq!(
+        std::fs::read(person.engine.home().join("memory")).unwrap(),
+        memory
+    );
+    world.wire.honest();
+    let shown = propose(&person);
+    assert_eq!((shown.lost.len(), shown.offered), (2, 0));
+    let accepted = accept(&person, &shown.token);
+    assert_eq!((accepted.brought_back, accepted.given_up), (0, 2));
+    person.ask(Command::LogMonitor).unwrap();
+}
+
+/// A log that is shown for reading and another one for accepting are not the same yes.
+#[test]
+fn a15_a_new_log_has_to_go_on_from_the_one_that_was_read() {
+    let mut world = World::new();
+    let (person, kept, _) = with_something_to_lose(&world);
+    world.put_cell_back(&kept);
+    propose(&person);
+    let young = world.log_file("checkpoint").unwrap();
+    // The account's next statement makes the log larger.
+    let second = world.create("another").0;
+    drop(second);
+    let shown = loop {
+        let shown = propose(&person);
+        if world.log_file("checkpoint").unwrap() != young {
+            break propose(&person);
+        }
+        assert!(shown.is_older);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    };
+    world.wire.answer(move |request| {
+        (request.uri().path() == "/log/checkpoint").then(|| Ok(reply(200, young.clone())))
+    });
+    let memory = std::fs::read(person.engine.home().join("memory")).unwrap();
+    let token = shown.token.clone();
+    let refused = person.ask(Command::ReAnchorAccept { token }).unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Integrity);
+    // Nor is no log at all a new one.
+    world.wire.answer(|request| {
+        (request.uri().path() == "/log/checkpoint").then(|| Ok(refusal(ErrorCode::NotFound)))
+    });
+    let token = shown.token.clone();
+    let refused = person.ask(Command::ReAnchorAccept { token }).unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Integrity);
+    assert_eq!(
+        std::fs::read(person.engine.home().join("memory")).unwrap(),
+        memory
+    );
+    world.wire.honest();
+    accept(&person, &shown.token);
+    person.ask(Command::LogMonitor).unwrap();
+}
+
+/// The same backup is put back twice. The second time it loses what was accepted the first time.
+#[test]
+fn what_was_accepted_once_can_be_lost_and_accepted_again() {
+    let mut world = World::new();
+    let (person, kept, _) = with_something_to_lose(&world);
+    let again = world.path("kept-again");
+    copy(&kept, &again);
+    world.put_cell_back(&kept);
+    let shown = propose(&person);
+    accept(&person, &shown.token);
+    person.run().unwrap();
+    person.ask(Command::LogMonitor).unwrap();
+    world.put_cell_back(&again);
+    let shown = propose(&person);
+    let kinds: Vec<&str> = shown.lost.iter().map(|lost| lost.kind.as_str()).collect();
+    assert!(kinds.contains(&"an older state was accepted"));
+    let accepted = accept(&person, &shown.token);
+    assert_eq!(accepted.given_up, 0);
+    person.run().unwrap();
+    person.ask(Command::LogMonitor).unwrap();
+    let kinds = world.kinds(&person);
+    let accepted = kinds.iter().filter(|kind| **kind == Kind::ReAnchored);
+    assert_eq!(accepted.count(), 2);
 }
 
 #[test]

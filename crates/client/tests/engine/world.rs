@@ -1,24 +1,26 @@
 //! A cell, homes of devices, and a person who asks.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use candor_client::CellService;
 use candor_client::clock::{Clock, SystemClock};
 use candor_client::commands::{
     Answered, Command, Event, Failure, LedgerLineView, ProposalView, SetView, StatusView, View,
 };
+use candor_client::egress::{BoxFuture, TransportError};
 use candor_client::engine::{self, Engine, EngineConfig, EnrolParams};
 use candor_client::home::Home;
 use candor_client::ledger::{Ledger, LedgerParts};
 use candor_client::path_text::PathText;
 use candor_client::{Cancel, CellDoor, KeyProtection, KeyStore, RecoveryPhrase};
 use candor_log::note::{KeyKind, VerifierKey};
-use candor_server::{Cell, InitParams};
+use candor_server::{Cell, CellOptions, InitParams};
 use candor_testkit::hostile::Wire;
 use candor_vault::{Entropy, SystemEntropy};
 use candor_wire::Millis;
-use candor_wire::cell::{Invitation, log_origin};
+use candor_wire::cell::Invitation;
 use candor_wire::sign::Ed25519Secret;
 use candor_wire::statement::Role;
 
@@ -38,16 +40,54 @@ impl Clock for TestClock {
     }
 }
 
+impl candor_server::clock::Clock for TestClock {
+    fn now(&self) -> Millis {
+        Clock::now(self)
+    }
+}
+
+/// Where the cell answers, while it runs. Devices may keep it open while the cell is restarted.
+#[derive(Default)]
+struct Address(Mutex<Option<Arc<dyn CellService>>>);
+
+impl Address {
+    fn set(&self, service: Option<Arc<dyn CellService>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = service;
+    }
+}
+
+impl CellService for Address {
+    fn call(
+        &self,
+        request: http::Request<bytes::Bytes>,
+    ) -> BoxFuture<'static, Result<http::Response<bytes::Bytes>, TransportError>> {
+        let service = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match service.as_ref() {
+            Some(service) => service.call(request),
+            None => Box::pin(async { Err(candor_testkit::hostile::lost()) }),
+        }
+    }
+}
+
 pub(crate) struct World {
     pub(crate) runtime: tokio::runtime::Runtime,
     pub(crate) folder: tempfile::TempDir,
-    pub(crate) cell: Cell,
+    cell: Option<Cell>,
+    address: Arc<Address>,
     pub(crate) wire: Arc<Wire>,
+    /// The devices' clock.
     pub(crate) clock: Arc<TestClock>,
+    /// The cell's.
+    pub(crate) cell_clock: Arc<TestClock>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// `prepare` is handed the folder of the cell before it is opened for the first time.
+    pub(crate) fn with(prepare: impl FnOnce(&Path)) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -61,19 +101,52 @@ impl World {
             listen: "127.0.0.1:0".parse().unwrap(),
             public_addresses: Vec::new(),
         };
-        let cell = runtime.block_on(async {
-            Cell::init(&directory, &params).await.unwrap();
-            Cell::open(&directory).await.unwrap()
-        });
-        let service = candor_client::egress::in_process::service(cell.service());
-        let wire = Wire::to(service);
-        Self {
+        runtime.block_on(Cell::init(&directory, &params)).unwrap();
+        prepare(&directory);
+        let address: Arc<Address> = Arc::default();
+        let wire = Wire::to(Arc::clone(&address) as Arc<dyn CellService>);
+        let mut world = Self {
             runtime,
             folder,
-            cell,
+            cell: None,
+            address,
             wire,
             clock: Arc::default(),
-        }
+            cell_clock: Arc::default(),
+        };
+        world.start_cell();
+        world
+    }
+
+    pub(crate) fn cell(&self) -> &Cell {
+        self.cell.as_ref().unwrap()
+    }
+
+    pub(crate) fn start_cell(&mut self) {
+        let options = CellOptions {
+            clock: Arc::clone(&self.cell_clock) as Arc<dyn candor_server::clock::Clock>,
+            ..CellOptions::default()
+        };
+        let place = self.path("cell");
+        let opened = self.runtime.block_on(Cell::open_with(&place, options));
+        self.cell = Some(opened.unwrap());
+        self.address.set(Some(self.inner()));
+    }
+
+    /// Ends the cell. Nothing holds its files when this returns.
+    pub(crate) fn stop_cell(&mut self) {
+        self.address.set(None);
+        self.cell = None;
+        // The cell's own tasks may hold it for a moment.
+        let lock = std::fs::File::open(self.path("cell/store/store.lock")).unwrap();
+        let is_free = (0..1_000).any(|_| {
+            let is_free = lock.try_lock().is_ok();
+            if !is_free {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            is_free
+        });
+        assert!(is_free, "the cell does not end");
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -86,7 +159,7 @@ impl World {
 
     /// The cell itself, past the wire.
     pub(crate) fn inner(&self) -> Arc<dyn candor_client::CellService> {
-        candor_client::egress::in_process::service(self.cell.service())
+        candor_client::egress::in_process::service(self.cell().service())
     }
 
     pub(crate) fn door(&self) -> CellDoor {
@@ -109,7 +182,7 @@ impl World {
     }
 
     pub(crate) fn invite(&self) -> Invitation {
-        self.runtime.block_on(self.cell.invite()).unwrap()
+        self.runtime.block_on(self.cell().invite()).unwrap()
     }
 
     /// A new account in a new home.
@@ -121,7 +194,8 @@ impl World {
 
     /// A new home of an account, with nothing but its phrase and the cell's address.
     pub(crate) fn recover(&self, home: &str, phrase: &RecoveryPhrase) -> Result<Person, Failure> {
-        let engine = engine::recover_account(self.params(home, self.cell.address_card()), phrase)?;
+        let engine =
+            engine::recover_account(self.params(home, self.cell().address_card()), phrase)?;
         Ok(Person { engine })
     }
 
@@ -169,9 +243,8 @@ impl World {
 
     /// The key of the cell's log, as anybody can have it.
     pub(crate) fn log_key(&self) -> VerifierKey {
-        let keys = self.cell.keys();
-        let origin = log_origin(&keys.cell);
-        VerifierKey::new(&origin, KeyKind::Log, keys.log.unwrap()).unwrap()
+        let keys = self.cell().keys();
+        VerifierKey::new(&keys.log_origin(), KeyKind::Log, keys.log.unwrap()).unwrap()
     }
 
     /// A key that a cell keeps in a file of its own: the seed is its end.
@@ -185,7 +258,7 @@ impl World {
         let request = http::Request::builder()
             .method("GET")
             .uri(format!("/log/{name}"))
-            .header("host", candor_wire::cell::authority(&self.cell.id()))
+            .header("host", candor_wire::cell::authority(&self.cell().id()))
             .header("content-length", 0)
             .body(bytes::Bytes::new())
             .unwrap();
@@ -197,41 +270,27 @@ impl World {
     }
 
     /// Puts the cell's store back to a copy of it, and begins its log anew, as its operator would after a
-    /// restore from a backup. Whoever had it open must have let go of it.
-    pub(crate) fn put_cell_back(&mut self, kept: &Path) -> candor_server::BegunAnew {
+    /// restore from a backup. Before the cell runs again, `prepare` is handed its folder.
+    pub(crate) fn put_cell_back_and(
+        &mut self,
+        kept: &Path,
+        prepare: impl FnOnce(&Path),
+    ) -> candor_server::BegunAnew {
         let place = self.path("cell");
-        let other = self.path("another-cell");
-        self.runtime.block_on(async {
-            let params = InitParams {
-                region: "home".to_owned(),
-                controller: "the tests".to_owned(),
-                listen: "127.0.0.1:0".parse().unwrap(),
-                public_addresses: Vec::new(),
-            };
-            if !other.exists() {
-                Cell::init(&other, &params).await.unwrap();
-            }
-            self.cell = Cell::open(&other).await.unwrap();
-        });
-        self.wire = Wire::to(self.inner());
-        // The cell's own tasks may hold it for a moment.
-        let lock = std::fs::File::open(place.join("store/store.lock")).unwrap();
-        for _ in 0..500 {
-            if lock.try_lock().is_ok() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        lock.unlock().unwrap();
+        self.stop_cell();
         std::fs::remove_dir_all(place.join("store")).unwrap();
         std::fs::rename(kept, place.join("store")).unwrap();
         let begun = self
             .runtime
             .block_on(candor_server::begin_log_anew(&place))
             .unwrap();
-        self.cell = self.runtime.block_on(Cell::open(&place)).unwrap();
-        self.wire = Wire::to(self.inner());
+        prepare(&place);
+        self.start_cell();
         begun
+    }
+
+    pub(crate) fn put_cell_back(&mut self, kept: &Path) -> candor_server::BegunAnew {
+        self.put_cell_back_and(kept, |_| {})
     }
 
     /// The kinds of all statements on a person's chain, as their device keeps it.

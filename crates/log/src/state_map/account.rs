@@ -8,7 +8,7 @@
 //!    cell, which makes the entry, does not have it.
 //! 3. Key and value are HMACs under that secret. The log holds only a commitment under the same salt,
 //!    so the public cannot compute which leaves of the log belong to which key of the map, and cannot
-//!    guess a state and compare.
+//!    guess a state and compare. What came in one batch can be seen: `docs/formats/state-map.md`.
 
 use std::borrow::Cow;
 

@@ -8,12 +8,13 @@ use candor_store::log::LogEntry;
 use candor_store::{AppendOutcome, ChainAppend, ChainRow, ChainTip, NonceUse};
 use candor_wire::api::{API_VERSION, AppendChain, Appended, ChainPage, ErrorCode};
 use candor_wire::cbor::{self, CodecError};
-use candor_wire::cell::SignedAcknowledgement;
+use candor_wire::cell::{Acknowledgement, CELL_FORMAT_VERSION, SignedAcknowledgement};
 use candor_wire::chain::{AccountView, Record};
 use candor_wire::consent_record::ConsentRecord;
 use candor_wire::errand::Purpose;
 use candor_wire::ids::{AccountId, DeviceId, Label};
 use candor_wire::limits::{PAGE_MAX_ENTRIES, REQUEST_SKEW_SECONDS};
+use candor_wire::sign::Domain;
 use candor_wire::statement::{Body, Kind, genesis_link, link};
 use candor_wire::time::Millis;
 
@@ -40,7 +41,8 @@ pub(super) enum Terms<'a> {
     /// Record *i* has to be signed by `signers[i]`, or by the last of them.
     Signed(&'a [Option<DeviceId>]),
     /// A restored cell gets back what it lost: whoever stated it, it bears this cell's earlier
-    /// acknowledgement for just this place. A re-anchoring is this device's.
+    /// acknowledgement for just this place. Only a re-anchoring may bear none: then it is new, and this
+    /// device's.
     BroughtBack(Option<DeviceId>),
 }
 
@@ -69,7 +71,10 @@ pub(super) fn extend(
             statement: record.commitment,
         };
         let label = match terms {
-            Terms::BroughtBack(_) if record.kind != Kind::ReAnchored => {
+            // An earlier acceptance is brought back like everything else; the new one is not acknowledged.
+            Terms::BroughtBack(_)
+                if record.kind != Kind::ReAnchored || record.acknowledgement.is_some() =>
+            {
                 check_brought_back(shared, &mut record, &place)?
             }
             Terms::BroughtBack(signer) => check_statement(shared, &record, signer, now)?,
@@ -149,10 +154,7 @@ fn check_brought_back(
     place: &Place,
 ) -> Result<Label, Refusal> {
     let signed = record.acknowledgement.take().ok_or(ErrorCode::Malformed)?;
-    let earlier = shared
-        .keyring
-        .check(&signed)
-        .map_err(|_| ErrorCode::Chain)?;
+    let earlier = own_acknowledgement(shared, &signed).ok_or(ErrorCode::Chain)?;
     let is_this_place = earlier.account == place.account
         && earlier.sequence == place.sequence
         && earlier.link == place.link
@@ -163,6 +165,21 @@ fn check_brought_back(
     let statement = record.statement.as_ref().ok_or(ErrorCode::Malformed)?;
     let parsed = statement.parse().map_err(|_| ErrorCode::Malformed)?;
     Ok(parsed.entry.label)
+}
+
+/// What an acknowledgement says, if this cell signed it. The generation of keys that it names may have
+/// been lost with the restored database; the key itself is in its own file.
+fn own_acknowledgement(shared: &Shared, signed: &SignedAcknowledgement) -> Option<Acknowledgement> {
+    if let Ok(earlier) = shared.keyring.check(signed) {
+        return Some(earlier);
+    }
+    let own = shared.keys.acknowledgement.secret().public();
+    let bytes = &signed.acknowledgement;
+    own.verify(Domain::ACKNOWLEDGEMENT, bytes, &signed.signature)
+        .ok()?;
+    let earlier: Acknowledgement = cbor::decode(bytes).ok()?;
+    let is_own = earlier.version == CELL_FORMAT_VERSION && earlier.cell == shared.keyring.cell();
+    is_own.then_some(earlier)
 }
 
 /// A consent has to say the truth about this cell, and cannot begin in the future: a later beginning

@@ -7,6 +7,7 @@ mod log_bench;
 mod objects;
 mod refusals;
 mod requests;
+mod restores;
 mod transparency;
 mod witness;
 mod witnesses;

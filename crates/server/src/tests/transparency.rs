@@ -10,7 +10,7 @@ use candor_log::note::{KeyKind, VerifierKey};
 use candor_log::state_map::{
     AccountState, MapProof, MapRoot, StateMap, StateSecret, decode_inputs, inputs_path,
 };
-use candor_log::tile::{Prover, Resource, TileSource, bundle_at};
+use candor_log::tile::{Edge, Prover, Resource, TileSource, bundle_at};
 use candor_log::tree::TreeHead;
 use candor_wire::api::{API_VERSION, AppendChain, EndpointId, StateReply};
 use candor_wire::cell::log_origin;
@@ -32,7 +32,7 @@ impl TileSource for Files {
     }
 }
 
-fn files(world: &World) -> Files {
+pub(super) fn files(world: &World) -> Files {
     Files(world.directory.path().join("store/log"))
 }
 
@@ -55,7 +55,7 @@ async fn checkpoint(world: &World) -> SignedCheckpoint {
 }
 
 /// The published checkpoint, signed by the log that the cell has now.
-async fn published(world: &World) -> SignedCheckpoint {
+pub(super) async fn published(world: &World) -> SignedCheckpoint {
     let keys = world.cell.keys();
     let key = VerifierKey::new(&keys.log_origin(), KeyKind::Log, keys.log.unwrap()).unwrap();
     let (_, body) = get(world, "/log/checkpoint").await;
@@ -71,12 +71,12 @@ async fn get(world: &World, path: &str) -> (StatusCode, bytes::Bytes) {
     world.send(request.unwrap()).await
 }
 
-async fn step(world: &World) {
+pub(super) async fn step(world: &World) {
     world.cell.shared().transparency.step().await.unwrap();
 }
 
 /// Every entry, each bundle checked against the tiles and they against the checkpoint.
-fn entries(files: &Files, head: TreeHead) -> Vec<Leaf> {
+pub(super) fn entries(files: &Files, head: TreeHead) -> Vec<Leaf> {
     let prover = Prover::new(files, head);
     let bundles = (0..).map_while(|index| bundle_at(index, head.size));
     bundles
@@ -98,7 +98,7 @@ fn rebuilt_map(files: &Files, leaves: &[Leaf]) -> (u64, StateMap) {
     (version, map)
 }
 
-fn leaf_of(record: &Record) -> [u8; 66] {
+pub(super) fn leaf_of(record: &Record) -> [u8; 66] {
     let parsed = record.statement.as_ref().unwrap().parse().unwrap();
     Leaf::statement(&parsed.entry.label, &parsed.id).encode()
 }
@@ -107,7 +107,7 @@ fn statements_of(person: &Person) -> Vec<[u8; 66]> {
     person.records.iter().map(leaf_of).collect()
 }
 
-async fn state(world: &World, person: &Person) -> StateReply {
+pub(super) async fn state(world: &World, person: &Person) -> StateReply {
     let mut ask: Ask = person.ask(EndpointId::ReadState, person.errand(world, Purpose::Verify));
     ask.body = bytes::Bytes::new();
     let (status, body) = world.send(person.sign(world, &ask)).await;
@@ -115,8 +115,25 @@ async fn state(world: &World, person: &Person) -> StateReply {
     decoded(&body)
 }
 
+/// The state in a reply, which its proof shows to be in the map whose root is an entry.
+fn proven_state(
+    reply: &StateReply,
+    leaves: &[Leaf],
+    person: &Person,
+) -> (AccountState, StateSecret) {
+    let root = leaves[usize::try_from(reply.index).unwrap()];
+    assert_eq!(root.state_map_version(), Some(reply.map_version));
+    let genesis = person.records[0].statement.as_ref().unwrap();
+    let secret = StateSecret::of(&genesis.salt, &person.account);
+    let state = AccountState::from_bytes(reply.state.as_ref().unwrap()).unwrap();
+    let proof = MapProof::from_bytes(&reply.proof).unwrap();
+    let value = proof.verify(&MapRoot(root.commitment), &secret.key());
+    assert_eq!(value.unwrap(), Some(secret.value(&state)));
+    (state, secret)
+}
+
 /// Asks the cell to take back what it lost after `before`.
-async fn bring_back(
+pub(super) async fn bring_back(
     world: &World,
     person: &Person,
     before: &[Record],
@@ -159,17 +176,8 @@ async fn what_was_acknowledged_is_in_the_log_and_in_the_map() {
     for person in [&alice, &bob] {
         let reply = state(&world, person).await;
         assert!(reply.map_version <= version);
-        let root = leaves[usize::try_from(reply.index).unwrap()];
-        assert_eq!(root.state_map_version(), Some(reply.map_version));
-        let genesis = person.records[0].statement.as_ref().unwrap();
-        let secret = StateSecret::of(&genesis.salt, &person.account);
-        let state = AccountState::from_bytes(&reply.state.unwrap()).unwrap();
-        let proof = MapProof::from_bytes(&reply.proof).unwrap();
-        let value = proof
-            .verify(&MapRoot(root.commitment), &secret.key())
-            .unwrap();
-        assert_eq!(value, Some(secret.value(&state)));
-        assert_eq!(map.get(&secret.key()), value);
+        let (state, secret) = proven_state(&reply, &leaves, person);
+        assert_eq!(map.get(&secret.key()), Some(secret.value(&state)));
         let view = person.view.as_ref().unwrap();
         assert_eq!(
             (state.sequence + 1, state.link),
@@ -288,7 +296,7 @@ async fn servers_that_race_make_one_log() {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -526,4 +534,206 @@ async fn nothing_is_brought_back_without_the_cells_own_signature() {
         assert_eq!(status, StatusCode::BAD_REQUEST);
     }
     assert_eq!(alice.chain(&world).await.length, before.len() as u64);
+}
+
+/// A cell that is older than its log puts everything into it at its next start.
+#[tokio::test]
+async fn what_was_stated_before_the_cell_had_a_log_goes_into_it() {
+    let world = World::with(|config| config.log.padding_entries = 0, Log::silent()).await;
+    let alice = world.person().await;
+    let old_keys = candor_wire::cell::CellKeys {
+        log: None,
+        ..world.cell.keys().clone()
+    };
+    let place = world.directory.path().join("store");
+    let world = {
+        let runtime = tokio::runtime::Handle::current();
+        world
+            .restarted_after(|| {
+                let keys = place.with_file_name("keys");
+                let root = crate::keys::read_root(&keys).unwrap().secret();
+                let description = candor_wire::api::CellDescription {
+                    version: API_VERSION,
+                    keys: vec![candor_wire::cell::SignedCellKeys::sign(&old_keys, &root)],
+                };
+                let description = candor_wire::cbor::encode(&description);
+                // As the tables are after the migration of a database without a log.
+                let empty = || {
+                    let store = candor_store::Store::open(&place).unwrap();
+                    let records = store.records();
+                    let changing = async {
+                        store.log_records().begin_log_anew().await.unwrap();
+                        let kept = records.set_cell_value("cell-keys", description.into());
+                        kept.await.unwrap();
+                    };
+                    runtime.block_on(changing);
+                };
+                std::thread::scope(|scope| scope.spawn(empty).join().unwrap());
+                std::fs::remove_dir_all(place.join("log")).unwrap();
+                std::fs::remove_file(keys.join("log-signer")).unwrap();
+                std::fs::remove_file(keys.join("log.key")).unwrap();
+            })
+            .await
+    };
+    step(&world).await;
+    let leaves = entries(&files(&world), published(&world).await.head());
+    rebuilt_map(&files(&world), &leaves);
+    let encoded: Vec<[u8; 66]> = leaves.iter().map(Leaf::encode).collect();
+    assert!(
+        statements_of(&alice)
+            .iter()
+            .all(|leaf| encoded.contains(leaf))
+    );
+    assert_eq!(encoded.len(), alice.records.len() + 1);
+}
+
+/// Partial tiles and bundles go when the whole one is published. Whoever asks for one that is gone, as a
+/// reader of an older checkpoint does, gets it from the whole one.
+#[tokio::test]
+async fn partial_files_are_removed_when_the_whole_ones_are_published() {
+    let world = World::with(|config| config.log.padding_entries = 0, Log::silent()).await;
+    world.person().await;
+    step(&world).await;
+    let before = checkpoint(&world).await.head();
+    let names = [
+        format!("tile/0/000.p/{}", before.size),
+        format!("tile/entries/000.p/{}", before.size),
+    ];
+    let mut bytes = Vec::new();
+    for name in &names {
+        assert!(files(&world).0.join(name).exists());
+        bytes.push(get(&world, &format!("/log/{name}")).await.1);
+    }
+    let entry = |number: u64| {
+        let id = *blake3::hash(&number.to_be_bytes()).as_bytes();
+        Leaf::statement(
+            &candor_wire::ids::Label::from_bytes(id),
+            &candor_wire::ids::StatementId::from_bytes(id),
+        )
+    };
+    let entries_more = (0..300).map(|number| entry(number).encode()).collect();
+    let log = world.cell.shared().log_records();
+    log.queue_entries(entries_more, world.now()).await.unwrap();
+    while checkpoint(&world).await.head().size < 256 {
+        step(&world).await;
+    }
+    let after = checkpoint(&world).await.head();
+    for (name, bytes) in names.iter().zip(bytes) {
+        assert!(!files(&world).0.join(name).exists(), "{name}");
+        assert_eq!(
+            get(&world, &format!("/log/{name}")).await,
+            (StatusCode::OK, bytes)
+        );
+    }
+    for partial in ["tile/0/000.p", "tile/entries/000.p"] {
+        assert!(!files(&world).0.join(partial).exists(), "{partial}");
+    }
+    assert!(files(&world).0.join("tile/0/001.p").exists());
+    // The older head is still proven, from what is there.
+    let source = crate::transparency::PublishedFiles::new(&world.cell.shared().log_files());
+    let proving = tokio::task::spawn_blocking(move || {
+        Edge::load(&source, before).unwrap();
+        Prover::new(&source, after)
+            .consistency(before.size)
+            .unwrap()
+    });
+    proving.await.unwrap().verify(&before, &after).unwrap();
+}
+
+/// What has gathered is sequenced batch after batch: nobody waits between full ones.
+#[tokio::test]
+async fn full_batches_follow_each_other_without_a_wait() {
+    use candor_store::log::LOG_BATCH_MAX_ENTRIES;
+    const BATCHES: usize = 12;
+    let world = World::new().await;
+    let place = world.directory.path().join("store");
+    let now = world.now();
+    let world = {
+        let runtime = tokio::runtime::Handle::current();
+        let gathered = || {
+            let store = candor_store::Store::open(&place).unwrap();
+            for batch in 0..BATCHES {
+                let entry = |number: usize| {
+                    let number = batch * LOG_BATCH_MAX_ENTRIES + number;
+                    let id = blake3::hash(&number.to_be_bytes());
+                    let label = candor_wire::ids::Label::from_bytes(*id.as_bytes());
+                    let statement = candor_wire::ids::StatementId::from_bytes(*id.as_bytes());
+                    Leaf::statement(&label, &statement).encode()
+                };
+                let entries = (0..LOG_BATCH_MAX_ENTRIES).map(entry).collect();
+                let queued = store.log_records();
+                runtime
+                    .block_on(queued.queue_entries(entries, now))
+                    .unwrap();
+            }
+        };
+        world
+            .restarted_after(|| std::thread::scope(|scope| scope.spawn(gathered).join().unwrap()))
+            .await
+    };
+    let log = &world.cell.shared().transparency;
+    let all = (BATCHES * LOG_BATCH_MAX_ENTRIES) as u64;
+    let mut published = log.subscribe();
+    let has_all = |published: &crate::transparency::Published| {
+        let checkpoint = published.checkpoint.as_ref();
+        checkpoint.is_some_and(|checkpoint| checkpoint.head().size >= all)
+    };
+    published.wait_for(has_all).await.unwrap();
+    // One more round found nothing full; publishing the last batch may have taken another.
+    let waits = log.queue().waits();
+    assert!(waits < BATCHES / 2, "{waits} waits for {BATCHES} batches");
+}
+
+/// An account that moves while its state waits for publication gets the newer state with the newer map.
+#[tokio::test]
+async fn a_state_that_is_waited_for_is_the_one_that_its_proof_shows() {
+    let world = World::new().await;
+    let mut alice = world.person().await;
+    step(&world).await;
+    let log = &world.cell.shared().transparency;
+    let held = log.hold().await;
+    alice.consents(&world).await;
+    log.close().await.unwrap();
+    let ask = alice.ask(EndpointId::ReadState, alice.errand(&world, Purpose::Verify));
+    let asking = tokio::spawn({
+        let (service, request) = (world.cell.service(), alice.sign(&world, &ask));
+        async move { tower::ServiceExt::oneshot(service, request).await.unwrap() }
+    });
+    // Once it waits, the account moves on.
+    while log.waiting_for_a_map() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    alice.withdraws(&world).await;
+    log.close().await.unwrap();
+    drop(held);
+    step(&world).await;
+    let body = asking.await.unwrap().into_body();
+    let body = http_body_util::BodyExt::collect(body).await.unwrap();
+    let reply: StateReply = decoded(&body.to_bytes());
+    let leaves = entries(&files(&world), checkpoint(&world).await.head());
+    let (state, _) = proven_state(&reply, &leaves, &alice);
+    let view = alice.view.as_ref().unwrap();
+    assert_eq!(state.link, view.tip());
+}
+
+/// A log that nobody may publish keeps no more maps than the one that is published next needs.
+#[tokio::test]
+async fn maps_do_not_pile_up_while_nothing_is_published() {
+    let world = World::new().await;
+    let mut alice = world.person().await;
+    step(&world).await;
+    let log = &world.cell.shared().transparency;
+    let held = log.hold().await;
+    for _ in 0..10 {
+        alice.consents(&world).await;
+        log.close().await.unwrap();
+        alice.withdraws(&world).await;
+        log.close().await.unwrap();
+    }
+    assert!(log.waiting_maps() <= crate::transparency::UNPUBLISHED_MAX);
+    drop(held);
+    step(&world).await;
+    let leaves = entries(&files(&world), checkpoint(&world).await.head());
+    let (state, _) = proven_state(&state(&world, &alice).await, &leaves, &alice);
+    assert_eq!(state.link, alice.view.as_ref().unwrap().tip());
 }

@@ -510,6 +510,18 @@ impl Person {
         None
     }
 
+    /// Appends on an errand of re-anchoring.
+    pub(crate) async fn re_anchors(&mut self, world: &World, records: Vec<Record>) -> StatusCode {
+        let errand = self.errand(world, Purpose::ReAnchor);
+        let ask = self.appending(records.clone(), errand);
+        let (status, body) = self.call(world, &ask).await;
+        if status.is_success() {
+            self.pending = records;
+            self.keep(world, &body);
+        }
+        status
+    }
+
     /// Consents to backups of the vault; returns the authority for requests.
     pub(crate) async fn consents(&mut self, world: &World) -> String {
         let mut said = Vec::new();

@@ -21,7 +21,7 @@ pub(crate) mod signer;
 mod source;
 mod witnesses;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -42,6 +42,10 @@ use crate::log::Cause;
 use crate::random::NoRandomness;
 use crate::shared::Shared;
 use sequencer::Sequencer;
+#[cfg(test)]
+pub(crate) use sequencer::UNPUBLISHED_MAX;
+#[cfg(test)]
+pub(crate) use source::PublishedFiles;
 
 /// How long a batch stays open at most: what an acknowledgement promises.
 pub(crate) const BATCH_OPEN: Duration = Duration::from_secs(1);
@@ -50,7 +54,7 @@ pub(crate) const BATCH_OPEN: Duration = Duration::from_secs(1);
 const FAILED_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a device waits for its newest state to be published before it is told to come again.
-const PUBLISHED_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const PUBLISHED_WAIT: Duration = Duration::from_secs(10);
 
 /// The newest checkpoint.
 pub(crate) const CHECKPOINT_FILE: &str = "checkpoint";
@@ -144,6 +148,8 @@ pub(crate) struct Transparency {
     counted: tokio::sync::Mutex<report::Counted>,
     /// Whoever publishes holds this: an older head never overtakes a newer one.
     publishing: tokio::sync::Mutex<()>,
+    /// Up to this size the tree has whole tiles only.
+    tidied: AtomicU64,
 }
 
 /// What a [`Transparency`] is made of.
@@ -178,6 +184,7 @@ impl Transparency {
             about: parts.about,
             counted: tokio::sync::Mutex::default(),
             publishing: tokio::sync::Mutex::default(),
+            tidied: AtomicU64::default(),
         }
     }
 
@@ -209,17 +216,47 @@ impl Transparency {
         tokio::time::timeout(PUBLISHED_WAIT, waiting).await.ok()?
     }
 
+    /// Closes one batch and publishes nothing.
+    #[cfg(test)]
+    pub(crate) async fn close(&self) -> Result<(), LogFault> {
+        self.sequencer.lock().await.round(self).await.map(drop)
+    }
+
+    /// Keeps everybody from publishing.
+    #[cfg(test)]
+    pub(crate) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.publishing.lock().await
+    }
+
+    /// How many wait for a map to be published.
+    #[cfg(test)]
+    pub(crate) fn waiting_for_a_map(&self) -> usize {
+        self.published.receiver_count()
+    }
+
+    /// How many maps wait for their publication.
+    #[cfg(test)]
+    pub(crate) fn waiting_maps(&self) -> usize {
+        self.unpublished().len()
+    }
+
+    /// To see what is published from now on.
+    #[cfg(test)]
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Published> {
+        self.published.subscribe()
+    }
+
     /// Closes one batch and publishes it. Returns whether anything moved.
     #[cfg(test)]
     pub(crate) async fn step(&self) -> Result<bool, LogFault> {
-        let moved = self.sequencer.lock().await.round(self).await?;
+        let round = self.sequencer.lock().await.round(self).await?;
         let published = self.publish().await?;
-        Ok(moved || published)
+        Ok(round.moved || published)
     }
 
     /// A published file, by its name.
     pub(crate) async fn read(&self, name: &str) -> Result<Option<bytes::Bytes>, LogFilesError> {
-        self.files.get(name.to_owned()).await
+        source::read_file(self.files.as_ref(), name.to_owned()).await
     }
 
     /// An account's row of the state map.
@@ -252,6 +289,8 @@ impl Transparency {
 pub(crate) struct Queue {
     entries: AtomicUsize,
     full: Notify,
+    #[cfg(test)]
+    waits: AtomicUsize,
 }
 
 impl Queue {
@@ -265,8 +304,16 @@ impl Queue {
 
     /// Until the next batch closes: when it is full, and at least once in a second.
     async fn wait(&self) {
+        #[cfg(test)]
+        self.waits.fetch_add(1, Ordering::SeqCst);
         let _ = tokio::time::timeout(BATCH_OPEN, self.full.notified()).await;
         self.entries.store(0, Ordering::Relaxed);
+    }
+
+    /// How often somebody waited.
+    #[cfg(test)]
+    pub(crate) fn waits(&self) -> usize {
+        self.waits.load(Ordering::SeqCst)
     }
 }
 
@@ -283,24 +330,21 @@ async fn sequence(shared: Weak<Shared>) {
             return;
         };
         let log = &strong.transparency;
-        let failed = match log.sequencer.lock().await.round(log).await {
-            Ok(moved) => {
-                if moved {
-                    log.moved.notify_one();
-                }
-                false
-            }
-            Err(fault) => {
-                strong.fault(fault.cause());
-                true
-            }
-        };
+        let round = log.sequencer.lock().await.round(log).await;
+        if round.as_ref().is_ok_and(|round| round.moved) {
+            log.moved.notify_one();
+        }
+        if let Err(fault) = &round {
+            strong.fault(fault.cause());
+        }
         let queue = Arc::clone(&log.queue);
+        // Whoever closes the cell meanwhile ends this task after the present round.
         drop(strong);
-        if failed {
-            tokio::time::sleep(FAILED_PAUSE).await;
-        } else {
-            queue.wait().await;
+        match round {
+            // What has gathered, while the cell was closed or busy, waits no longer than it must.
+            Ok(round) if round.full => tokio::task::yield_now().await,
+            Ok(_) => queue.wait().await,
+            Err(_) => tokio::time::sleep(FAILED_PAUSE).await,
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Padding entries: in every window of time the log grows by at least so many entries, so that a
-//! stranger who counts cannot tell a quiet cell from a busy one.
+//! stranger who counts leaves cannot tell a quiet cell from a busy one.
 //!
 //! A statement changes its account's entry in the state map in the same batch, which everybody can see
 //! in the map's inputs. So each padding entry comes with a change of a padding key of the map: a few
 //! keys that belong to no account, with values drawn at random.
 //!
-//! What this does not hide: how many accounts' states changed in a batch, and batches that are larger
-//! than one statement makes them. `docs/formats/log.md` says so.
+//! What this does not hide: batches that are larger than one statement makes them, and how many accounts'
+//! states changed in a batch from somebody who watched for days: padding keys change about equally often,
+//! and never without a leaf. `docs/formats/state-map.md` says so.
 //!
 //! A window has a number of moments, drawn at random. At each a padding entry is due, unless a
 //! statement has taken its place since the window began. So entries come at random moments either way,
-//! and below the number nobody can tell how many of them were statements.
+//! and below the number the leaves alone do not tell how many of them were statements.
 
 use candor_log::leaf::Leaf;
 use candor_log::state_map::{MapKey, MapValue};

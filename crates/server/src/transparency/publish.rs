@@ -1,19 +1,39 @@
 //! Publishing: the newest head is signed, offered to the witnesses, and put where everybody reads it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use candor_log::checkpoint::SignedCheckpoint;
+use candor_log::tile::{TILE_LEVELS, TILE_WIDTH, bundle_at, tile_at};
 use candor_log::tree::TreeHead;
 
 use super::sequencer::head_of;
 use super::signer::SignerError;
-use super::witnesses::AskError;
-use super::{CHECKPOINT_FILE, LogFault, Published, Transparency};
+use super::{CHECKPOINT_FILE, LogFault, Published, PublishedMap, Transparency, Witness};
 
 /// How old a witness's word may get before it is asked again although nothing changed, in seconds.
 /// A monitor that sees no newer time knows that something is wrong.
 const COSIGNED_AGAIN_SECONDS: u64 = 600;
+
+/// How far back partial files are looked for, in entries: what a cell left that was stopped in between is
+/// not far from the end, and the rest of a long log is not looked at again at each start.
+const TIDIED_ENTRIES_MAX: u64 = 65_536;
+
+/// The tiles and bundles that became whole while a tree grew.
+fn completed(from: u64, to: u64) -> Vec<String> {
+    let mut names = Vec::new();
+    for level in 0..TILE_LEVELS {
+        let span = TILE_WIDTH.pow(u32::from(level) + 1);
+        for index in from / span..to / span {
+            names.extend(tile_at(level, index, to).map(|tile| tile.path()));
+            if level == 0 {
+                names.extend(bundle_at(index, to).map(|bundle| bundle.path()));
+            }
+        }
+    }
+    names
+}
 
 impl Transparency {
     /// Publishes the newest head. Returns whether there was anything new to say.
@@ -26,9 +46,14 @@ impl Transparency {
             .checkpoint
             .as_ref()
             .is_none_or(|checkpoint| checkpoint.head() != head);
+        if !is_new {
+            self.catch_up_map(&before, head);
+        }
         if !is_new && !self.is_stale(&before) {
             return Ok(false);
         }
+        // Taken now: while witnesses are waited for, newer ones may push it out.
+        let map = self.newest_map(head);
         let mut checkpoint = self.sign(head).await?;
         if let (false, Some(before)) = (is_new, &before.checkpoint) {
             // Whoever is silent today takes nothing away from what was said of the same tree.
@@ -42,9 +67,23 @@ impl Transparency {
         self.files()
             .replace(CHECKPOINT_FILE.to_owned(), bytes)
             .await?;
-        self.announce(checkpoint.clone(), head);
+        self.announce(checkpoint.clone(), map);
         self.report(&checkpoint).await?;
+        self.tidy(head).await?;
         Ok(true)
+    }
+
+    /// Removes the partial tiles and bundles of which a published tree has the whole ones: every batch
+    /// leaves some behind.
+    async fn tidy(&self, head: TreeHead) -> Result<(), LogFault> {
+        let before = self.tidied.load(Ordering::Relaxed);
+        let from = before.max(head.size.saturating_sub(TIDIED_ENTRIES_MAX));
+        let names = completed(from, head.size);
+        if !names.is_empty() {
+            self.files().remove_partial(names).await?;
+        }
+        self.tidied.store(head.size, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Signs, after proving to the signer that the head continues what it signed last.
@@ -85,6 +124,12 @@ impl Transparency {
         let (Some(seen), true) = (newest, answered * 2 > self.witnesses.len()) else {
             return Err(missing);
         };
+        self.check_continues(seen, head).await?;
+        self.signer().recover(seen).map_err(LogFault::Signer)
+    }
+
+    /// Refuses a head that does not continue one that was seen.
+    async fn check_continues(&self, seen: TreeHead, head: TreeHead) -> Result<(), LogFault> {
         if seen.size > head.size {
             return Err(LogFault::Signer(SignerError::Behind {
                 size: head.size,
@@ -94,8 +139,22 @@ impl Transparency {
         let proof = self.consistency(seen.size, head).await?;
         proof
             .verify(&seen, &head)
-            .map_err(|_| LogFault::Signer(SignerError::Fork))?;
-        self.signer().recover(seen).map_err(LogFault::Signer)
+            .map_err(|_| LogFault::Signer(SignerError::Fork))
+    }
+
+    /// A witness claims to have seen what does not go with this head. If it shows a checkpoint that this
+    /// log's key signed, nothing is published before that is settled: the cell was put back, and its
+    /// signer with it. Otherwise it rests, and the others go on.
+    async fn check_claim(&self, witness: &Witness, head: TreeHead) -> Result<(), LogFault> {
+        let origin = self.signer().key().name().to_owned();
+        if let Ok(seen) = witness.newest(&origin, self.witness_limit()).await {
+            let is_own = seen.is_signed_by(self.signer().key()).is_ok();
+            if is_own {
+                self.check_continues(seen.head(), head).await?;
+            }
+        }
+        witness.rest();
+        Ok(())
     }
 
     /// Takes over what the witnesses said of the same tree before.
@@ -124,21 +183,28 @@ impl Transparency {
             .map(|witness| witness.key().clone())
             .collect();
         let offered = checkpoint.clone();
-        let asking = self.witnesses.iter().map(|witness| {
+        let offered = &offered;
+        let asking = self.witnesses.iter().map(|witness| async move {
             let prove = |old_size| async move { self.consistency(old_size, head).await.ok() };
-            witness.ask(&offered, self.witness_limit(), prove)
+            let answer = witness.ask(offered, self.witness_limit(), prove).await;
+            match answer {
+                Err(error) if error.may_know_more() => {
+                    self.check_claim(witness, head).await?;
+                    Ok(None)
+                }
+                answer => Ok(answer.ok()),
+            }
         });
         let mut cosigned = 0;
-        let answers = futures_util::future::join_all(asking).await;
-        for answer in answers {
-            match answer {
-                Ok(lines) => cosigned += checkpoint.add_lines(&lines, &known),
-                // Somebody saw more than this cell has: it was put back, and its signer with it.
-                Err(AskError::Ahead(signed)) => {
-                    let size = head.size;
-                    return Err(LogFault::Signer(SignerError::Behind { size, signed }));
-                }
-                Err(_) => {}
+        let answers: Vec<Result<_, LogFault>> = futures_util::future::join_all(asking).await;
+        for (witness, answer) in self.witnesses.iter().zip(answers) {
+            let Some(lines) = answer? else { continue };
+            let before = checkpoint.cosigned_by(witness.key());
+            cosigned += checkpoint.add_lines(&lines, &known);
+            let is_newer = checkpoint.cosigned_by(witness.key()) > before;
+            if !is_newer && self.is_stale_by(checkpoint, witness) {
+                // It answered, and said nothing: asked again at once, it would say no more.
+                witness.rest();
             }
         }
         Ok(cosigned)
@@ -149,26 +215,40 @@ impl Transparency {
         let Some(checkpoint) = &published.checkpoint else {
             return true;
         };
-        let now_s = u64::try_from(self.now().seconds()).unwrap_or(0);
-        self.witnesses.iter().any(|witness| {
-            if witness.is_resting() {
-                return false;
-            }
-            checkpoint
-                .cosigned_by(witness.key())
-                .is_none_or(|time_s| time_s + COSIGNED_AGAIN_SECONDS < now_s)
-        })
+        self.witnesses
+            .iter()
+            .any(|witness| !witness.is_resting() && self.is_stale_by(checkpoint, witness))
     }
 
-    fn announce(&self, checkpoint: SignedCheckpoint, head: TreeHead) {
+    /// Whether the word of this witness is missing, or old.
+    fn is_stale_by(&self, checkpoint: &SignedCheckpoint, witness: &Witness) -> bool {
+        let now_s = u64::try_from(self.now().seconds()).unwrap_or(0);
+        checkpoint
+            .cosigned_by(witness.key())
+            .is_none_or(|time_s| time_s.saturating_add(COSIGNED_AGAIN_SECONDS) < now_s)
+    }
+
+    /// The newest version of the state map that is in this tree.
+    fn newest_map(&self, head: TreeHead) -> Option<PublishedMap> {
         let mut unpublished = self.unpublished();
-        let newest = unpublished.iter().rposition(|map| map.place < head.size);
-        if let Some(at) = newest {
-            // Earlier versions are never asked for again; the newest stays for comparison.
-            unpublished.drain(..at);
+        let newest = unpublished.iter().rposition(|map| map.place < head.size)?;
+        // Earlier versions are never asked for again; the newest stays for comparison.
+        unpublished.drain(..newest);
+        unpublished.first().cloned()
+    }
+
+    /// A cell that was just started may have published its checkpoint before the map was read: then the
+    /// map follows, and does not wait until the tree grows.
+    fn catch_up_map(&self, before: &Published, head: TreeHead) {
+        let known = before.map.as_ref().map_or(0, |map| map.version);
+        let map = self.newest_map(head);
+        if let Some(map) = map.filter(|map| map.version > known) {
+            self.published
+                .send_modify(|published| published.map = Some(map));
         }
-        let map = newest.and_then(|_| unpublished.first().cloned());
-        drop(unpublished);
+    }
+
+    fn announce(&self, checkpoint: SignedCheckpoint, map: Option<PublishedMap>) {
         self.published.send_modify(|published| {
             published.checkpoint = Some(checkpoint);
             if map.is_some() {
@@ -178,6 +258,6 @@ impl Transparency {
     }
 
     fn witness_limit(&self) -> Duration {
-        Duration::from_secs(u64::from(self.settings.witness_timeout_seconds))
+        self.settings.witness_wait()
     }
 }

@@ -7,7 +7,9 @@ use candor_log::leaf::Leaf;
 use candor_log::state_map::inputs_path;
 use candor_log::tile::{Edge, Growth};
 use candor_log::tree::{Hash, TreeHead};
-use candor_store::log::{LogEntry, LogTree, Sequencing};
+use candor_store::log::{
+    LOG_BATCH_MAX_ENTRIES, LogEntry, LogTree, STATE_BATCH_MAX_ACCOUNTS, Sequencing,
+};
 
 use super::maps::{Maps, NextVersion};
 use super::padding::Padding;
@@ -20,6 +22,19 @@ const INTEGRATED_MAX_ENTRIES: usize = 1024;
 
 /// How often a lost race is run again within one round; the next round is a second later.
 const RACES_MAX: usize = 8;
+
+/// Maps that are kept until they are published, at most. Whoever publishes needs the newest one in the
+/// tree, and no more than a few batches are sequenced before their entries are in the tree.
+pub(crate) const UNPUBLISHED_MAX: usize = 8;
+
+/// What came of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Round {
+    /// The tree moved.
+    pub(crate) moved: bool,
+    /// The batch was as large as one may be: more may wait.
+    pub(crate) full: bool,
+}
 
 /// What one process knows of the log, so that it does not read it again for every batch.
 pub(crate) struct Sequencer {
@@ -38,15 +53,17 @@ impl Sequencer {
         }
     }
 
-    /// Finishes what an earlier round left, closes one batch, and takes it into the tree. Returns
-    /// whether the tree moved.
-    pub(crate) async fn round(&mut self, log: &Transparency) -> Result<bool, LogFault> {
+    /// Finishes what an earlier round left, closes one batch, and takes it into the tree. Whoever
+    /// runs it goes on at once after a full batch.
+    pub(crate) async fn round(&mut self, log: &Transparency) -> Result<Round, LogFault> {
         let finished = self.integrate(log).await?;
-        self.close_batch(log).await?;
-        Ok(self.integrate(log).await? || finished)
+        let full = self.close_batch(log).await?;
+        let moved = self.integrate(log).await? || finished;
+        Ok(Round { moved, full })
     }
 
-    async fn close_batch(&mut self, log: &Transparency) -> Result<(), LogFault> {
+    /// Returns whether the batch was full.
+    async fn close_batch(&mut self, log: &Transparency) -> Result<bool, LogFault> {
         let mut padding = None;
         for _ in 0..RACES_MAX {
             let batch = log.records.log_batch().await?;
@@ -66,6 +83,8 @@ impl Sequencer {
                 }
             };
             let version = self.maps.next(&batch.changed, padding)?;
+            let full = batch.queued.len() >= LOG_BATCH_MAX_ENTRIES
+                || version.is_some() && batch.changed.len() >= STATE_BATCH_MAX_ACCOUNTS;
             let mut entries = batch.queued;
             entries.extend(padding.iter().map(|entry| entry.leaf.encode()));
             // Labels look random: in their order nothing tells padding from statements.
@@ -75,7 +94,7 @@ impl Sequencer {
                 version.to_store(entries.len() - 1)
             });
             if entries.is_empty() {
-                return Ok(());
+                return Ok(false);
             }
             let sequencing = Sequencing {
                 expected: batch.tree,
@@ -86,10 +105,10 @@ impl Sequencer {
                 if let Some(version) = version {
                     self.maps.set(batch.tree.map_version + 1, version.map);
                 }
-                return Ok(());
+                return Ok(full);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Hands a version over to whoever publishes, if it is not there yet.
@@ -102,6 +121,8 @@ impl Sequencer {
                 place: tree.map_place,
                 map: self.maps.map().clone(),
             });
+            let over = unpublished.len().saturating_sub(UNPUBLISHED_MAX);
+            unpublished.drain(..over);
         }
     }
 

@@ -45,6 +45,8 @@ pub(crate) enum SignerError {
     File(#[source] std::io::Error),
     #[error("the signer's memory is damaged")]
     Damaged,
+    #[error("the signer's memory is of another log than the stored keys: the cell was put back")]
+    OtherLog,
     #[error("the signer's memory is missing")]
     Missing,
     #[error("the tree has {size} entries, fewer than the {signed} that were signed")]
@@ -73,6 +75,12 @@ impl Signer {
         }
     }
 
+    /// Writes the memory of a log that never signed, over whatever is there. Only for a log that begins
+    /// anew, under an origin that no log had before.
+    pub(crate) fn begin_memory(path: &Path, origin: &str) -> Result<(), SignerError> {
+        remember(path, origin, &TreeHead::empty())
+    }
+
     /// What the memory says: origin and head.
     pub(crate) fn memory_of(path: &Path) -> Result<Option<(String, TreeHead)>, SignerError> {
         Ok(recall(path)?.map(|memory| {
@@ -92,7 +100,7 @@ impl Signer {
             .as_ref()
             .is_some_and(|memory| memory.origin != key.name())
         {
-            return Err(SignerError::Damaged);
+            return Err(SignerError::OtherLog);
         }
         let last = memory.map(|memory| memory.head());
         Ok(Self {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use candor_log::tile::{Resource, TileSource};
 use candor_store::{LogFiles, LogFilesError};
 use tokio::runtime::Handle;
@@ -13,6 +14,24 @@ pub(crate) enum SourceError {
     Missing,
     #[error("a file of the log cannot be read")]
     Files(#[source] LogFilesError),
+}
+
+/// A published file. A partial tile or bundle that was removed is the beginning of the whole one.
+pub(crate) async fn read_file(
+    files: &dyn LogFiles,
+    name: String,
+) -> Result<Option<Bytes>, LogFilesError> {
+    let resource = Resource::from_path(&name);
+    if let Some(bytes) = files.get(name).await? {
+        return Ok(Some(bytes));
+    }
+    let Some(partial) = resource.filter(|resource| *resource != resource.full()) else {
+        return Ok(None);
+    };
+    let whole = files.get(partial.full().path()).await?;
+    Ok(whole
+        .filter(|bytes| bytes.len() >= partial.bytes())
+        .map(|bytes| bytes.slice(..partial.bytes())))
 }
 
 /// The published files of one log.
@@ -35,7 +54,9 @@ impl TileSource for PublishedFiles {
     type Error = SourceError;
 
     fn read(&self, resource: &Resource) -> Result<Vec<u8>, SourceError> {
-        let read = self.runtime.block_on(self.files.get(resource.path()));
+        let read = self
+            .runtime
+            .block_on(read_file(self.files.as_ref(), resource.path()));
         match read {
             Ok(Some(bytes)) => Ok(bytes.to_vec()),
             Ok(None) => Err(SourceError::Missing),

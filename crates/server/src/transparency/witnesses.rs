@@ -1,8 +1,10 @@
 //! Asking witnesses for cosignatures: C2SP tlog-witness, `add-checkpoint`, as a client.
 //!
 //! A witness is named in the cell's settings by its key and its address. What it answers proves itself
-//! by its signature, so the connection is plain HTTP: nobody on the way can do more than be silent.
-//! One that does not answer is left alone for a while, so that it delays nobody.
+//! by its signature, so the connection is plain HTTP: nobody on the way can do more than be silent. What
+//! it refuses with proves nothing: that it saw more, or something else, is believed only if it shows a
+//! checkpoint that this log's key signed. One that does not answer, or not well, is left alone for a
+//! while, so that it delays nobody.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,6 +50,16 @@ pub(crate) enum AskError {
     Malformed,
     #[error("no proof for the witness could be made")]
     Proof,
+}
+
+impl AskError {
+    /// Whether it may be that the witness saw a larger tree than this cell's, or another one.
+    pub(crate) const fn may_know_more(&self) -> bool {
+        matches!(
+            self,
+            Self::Ahead(_) | Self::Refused(StatusCode::UNPROCESSABLE_ENTITY)
+        )
+    }
 }
 
 /// A witness as the cell knows it.
@@ -116,6 +128,11 @@ impl Witness {
         resting.is_some_and(|until| until > Instant::now())
     }
 
+    /// Leaves it alone for a while.
+    pub(crate) fn rest(&self) {
+        self.state().rests_until = Some(Instant::now() + SILENCE);
+    }
+
     /// Asks for cosignatures, within `limit`. `prove` proves the checkpoint's head from an older size.
     pub(crate) async fn ask<F>(
         &self,
@@ -134,8 +151,8 @@ impl Witness {
         let mut state = self.state();
         match &outcome {
             Ok(_) => state.size = checkpoint.head().size,
-            // It answered well: another process of this cell was faster.
-            Err(AskError::Ahead(seen)) => state.size = *seen,
+            // Whoever asked looks into it.
+            Err(error) if error.may_know_more() => {}
             Err(_) => state.rests_until = Some(Instant::now() + SILENCE),
         }
         outcome
@@ -183,7 +200,7 @@ impl Witness {
         }
     }
 
-    /// The newest checkpoint of a log that the witness cosigned, for a signer without memory.
+    /// The newest checkpoint of a log that the witness cosigned.
     pub(crate) async fn newest(
         &self,
         origin: &str,

@@ -21,6 +21,7 @@ pub async fn check_log_files(fresh: impl Fn() -> Arc<dyn LogFiles>) {
     equal_puts_at_once_all_succeed(fresh()).await;
     one_of_many_different_puts_wins(fresh()).await;
     readers_see_whole_files(fresh()).await;
+    partial_files_go_when_the_whole_one_is_there(&*fresh()).await;
 }
 
 fn body(byte: u8, length: usize) -> Bytes {
@@ -190,6 +191,37 @@ async fn one_of_many_different_puts_wins(files: Arc<dyn LogFiles>) {
 /// Bytes that say themselves how many they are.
 fn turn(number: u8) -> Bytes {
     body(number, 20_000 + usize::from(number))
+}
+
+async fn partial_files_go_when_the_whole_one_is_there(files: &dyn LogFiles) {
+    let put = [
+        ("tile/0/000", body(1, 8192)),
+        ("tile/0/000.p/1", body(1, 32)),
+        ("tile/0/000.p/255", body(1, 255 * 32)),
+        ("tile/0/001.p/7", body(2, 7 * 32)),
+        ("tile/entries/000.p/7", body(3, 7)),
+    ];
+    files.put(batch(&put)).await.expect(NO_FAULT);
+    let names = || {
+        let names = ["tile/0/000", "tile/0/001", "tile/0/002", "tile/entries/000"];
+        names.map(String::from).to_vec()
+    };
+    for _ in 0..2 {
+        files.remove_partial(names()).await.expect(NO_FAULT);
+        for (name, bytes) in &put {
+            let is_gone = name.starts_with("tile/0/000.p/");
+            let expected = (!is_gone).then(|| bytes.clone());
+            assert_eq!(get(files, name).await, expected, "{name}");
+        }
+    }
+    // Somebody who is behind can still write what he knows.
+    let late = batch(&put[1..2]);
+    files.put(late).await.expect(NO_FAULT);
+    files.remove_partial(names()).await.expect(NO_FAULT);
+    assert_eq!(get(files, "tile/0/000.p/1").await, None);
+    let outside = vec![String::from("../tile/0/000")];
+    let refused = files.remove_partial(outside).await;
+    assert!(matches!(refused, Err(LogFilesError::Name)), "{refused:?}");
 }
 
 async fn readers_see_whole_files(files: Arc<dyn LogFiles>) {

@@ -10,8 +10,8 @@ use super::{MemoryRecords, Tables, locked, ready};
 use crate::Pending;
 use crate::log::{
     ChangedAccount, LOG_BATCH_MAX_ENTRIES, LogBatch, LogEntry, LogFiles, LogFilesError, LogRecords,
-    LogTree, MapInputs, MapRow, MapVersion, STATE_BATCH_MAX_ACCOUNTS, Sequencing, by_name,
-    check_file, check_growth, check_name,
+    LogTree, MapInputs, MapRow, MapVersion, PARTIAL_ENDING, STATE_BATCH_MAX_ACCOUNTS, Sequencing,
+    by_name, check_file, check_growth, check_name,
 };
 use crate::records::{ROWS_MAX, RecordsError};
 
@@ -299,6 +299,20 @@ impl LogFiles for MemoryLogFiles {
         let checked = check_file(&name, &bytes);
         ready(checked.map(|()| {
             locked(&self.0).insert(name, bytes);
+        }))
+    }
+
+    fn remove_partial(&self, names: Vec<String>) -> Pending<'_, Result<(), LogFilesError>> {
+        let checked = names.iter().try_for_each(|name| check_name(name));
+        ready(checked.map(|()| {
+            let mut there = locked(&self.0);
+            for name in names {
+                if !there.contains_key(&name) {
+                    continue;
+                }
+                let partial = format!("{name}{PARTIAL_ENDING}/");
+                there.retain(|name, _| !name.starts_with(&partial));
+            }
         }))
     }
 
