@@ -9,7 +9,7 @@
 //! Nothing in it is secret. A hash at the end tells damage; a damaged memory is never taken for a
 //! missing one, because that would be a way to make a device forget. Of the cell's log it holds the whole
 //! newest checkpoint, signatures included: when the cell shows another history, this is the evidence.
-//! Whether a larger log continues the remembered one is shown by tiles, which [`crate::log`] reads; here
+//! Whether a larger log continues the remembered one is shown by tiles, which the module `log` reads; here
 //! a log only never shrinks. Threats: rows A15, A23, B22.
 
 use std::io;

@@ -3,7 +3,7 @@
 //! Threats: rows A18 and B30. A log that shows two trees to two people is noticed by whoever sees both;
 //! a witness is somebody who always does.
 //!
-//! 1. The witness has a key of its own and a list of logs, in a folder ([`folder`]). Nobody else's
+//! 1. The witness has a key of its own and a list of logs, in a folder. Nobody else's
 //!    checkpoints are looked at.
 //! 2. `POST /add-checkpoint`: the log's signature, then the size that the log believes was signed last,
 //!    then the proof that the tree only grew ([`AddCheckpoint::check`]).

@@ -1,6 +1,6 @@
 //! Looking for secrets in the memory of the process that runs the test.
 //!
-//! A secret is kept masked (every byte XOR [`MASK`]) from the moment a test learns it, so that looking
+//! A secret is kept masked (every byte XOR a mask) from the moment a test learns it, so that looking
 //! for it does not put it there. Needs a process of its own: a test runs itself again as a child,
 //! see [`in_own_process`].
 
