@@ -13,7 +13,7 @@ use candor_wire::api::{API_VERSION, ErrorCode, ErrorReply};
 
 use candor_testkit::hostile::lost;
 
-use crate::world::{Person, World, assert_same};
+use crate::world::{Person, World, assert_same, noise};
 
 fn backed_up(person: &Person) -> BackupView {
     let View::Backups(done) = person.run().unwrap() else {
@@ -103,14 +103,7 @@ fn a_run_that_loses_the_cell_resumes_and_sends_nothing_acknowledged_again() {
     std::fs::create_dir(&docs).unwrap();
     let mut state = 7_u64;
     for file in 0..12 {
-        let noise: Vec<u8> = (0..4_000_000)
-            .map(|_| {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
-                (state >> 56) as u8
-            })
-            .collect();
+        let noise = noise(&mut state, 4_000_000);
         std::fs::write(docs.join(format!("{file}")), noise).unwrap();
     }
     person.add(&docs);

@@ -15,7 +15,7 @@ use crate::log::monitor;
 use crate::lying_log::{
     Forged, assert_alarmed, label_of, now_s, padding, place_of, real_leaves, reply,
 };
-use crate::world::World;
+use crate::world::{World, noise};
 
 #[test]
 fn b28_a_withdrawal_stops_another_devices_running_transfer_at_the_next_object() {
@@ -25,14 +25,7 @@ fn b28_a_withdrawal_stops_another_devices_running_transfer_at_the_next_object() 
     std::fs::create_dir(&docs).unwrap();
     let mut state = 3_u64;
     for file in 0..10 {
-        let noise: Vec<u8> = (0..9_000_000)
-            .map(|_| {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
-                (state >> 56) as u8
-            })
-            .collect();
+        let noise = noise(&mut state, 9_000_000);
         std::fs::write(docs.join(format!("{file}")), noise).unwrap();
     }
     person.add(&docs);

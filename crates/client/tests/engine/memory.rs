@@ -129,7 +129,7 @@ fn secrets_of_the_vault(
 }
 
 #[test]
-#[ignore = "the child process of a51"]
+#[ignore = "the child process that the test of row A51 starts and looks through"]
 fn a_whole_life_in_one_process() {
     let world = World::new();
     let mut secrets = Vec::new();

@@ -308,17 +308,21 @@ impl World {
         std::fs::write(top.join("a.txt"), "alpha").unwrap();
         std::fs::write(top.join("sub/b.txt"), "beta").unwrap();
         let mut state = 1_u64;
-        let noise: Vec<u8> = (0..6_000_000)
-            .map(|_| {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
-                (state >> 56) as u8
-            })
-            .collect();
+        let noise = noise(&mut state, 6_000_000);
         std::fs::write(top.join("sub/noise.bin"), noise).unwrap();
         top
     }
+}
+
+/// Bytes that no compression makes smaller, the same ones from the same state.
+pub(crate) fn noise(state: &mut u64, bytes: usize) -> Vec<u8> {
+    let draw = |_| {
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (*state >> 56) as u8
+    };
+    (0..bytes).map(draw).collect()
 }
 
 /// Somebody at a door.

@@ -535,7 +535,7 @@ fn a_bundle_has_exactly_its_entries() {
 
 /// In release: `cargo test -p candor-log --release -- --ignored --nocapture a_million`.
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, which no suite decides by: see above how to run it"]
 #[expect(
     clippy::disallowed_methods,
     reason = "the crate has no clock; its measurements need one"

@@ -18,38 +18,32 @@ pub(crate) fn queue(
     entries: &[LogEntry],
     now: Millis,
 ) -> Result<(), RecordsError> {
-    let fault = |source| engine_fault("queue an entry of the log", source);
-    let mut insert = connection
-        .prepare_cached(
-            "INSERT INTO log_queue (entry, queued_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-        )
-        .map_err(fault)?;
-    for entry in entries {
-        if insert.execute(params![entry, now.0]).map_err(fault)? == 0 {
-            return Err(RecordsError::Invalid(
-                "an entry of the log is queued already",
-            ));
-        }
+    if queue_new(connection, entries, now)? == entries.len() {
+        Ok(())
+    } else {
+        Err(RecordsError::Invalid(
+            "an entry of the log is queued already",
+        ))
     }
-    Ok(())
 }
 
-/// The same for entries of which some may be there already.
-pub(crate) fn queue_again(
+/// The same for entries of which some may be there already. Says how many were not.
+pub(crate) fn queue_new(
     connection: &Connection,
     entries: &[LogEntry],
     now: Millis,
-) -> Result<(), RecordsError> {
+) -> Result<usize, RecordsError> {
     let fault = |source| engine_fault("queue an entry of the log", source);
     let mut insert = connection
         .prepare_cached(
             "INSERT INTO log_queue (entry, queued_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
         )
         .map_err(fault)?;
+    let mut new = 0;
     for entry in entries {
-        insert.execute(params![entry, now.0]).map_err(fault)?;
+        new += insert.execute(params![entry, now.0]).map_err(fault)?;
     }
-    Ok(())
+    Ok(new)
 }
 
 /// Empties everything of the log, and counts every account as changed.

@@ -256,7 +256,8 @@ impl LogRecords for SqliteRecords {
         now: Millis,
     ) -> Pending<'_, Result<(), RecordsError>> {
         self.write(None, move |connection| {
-            log::queue_again(connection, &entries, now)
+            log::queue_new(connection, &entries, now)?;
+            Ok(())
         })
     }
 
