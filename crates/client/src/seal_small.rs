@@ -3,6 +3,9 @@
 //! A sealed value is `nonce (12 random bytes) || ciphertext || tag (16)`. The nonce is random, so one
 //! key must not seal more than 2^32 values (NIST SP 800-38D §8.3); every user of this module says
 //! why it stays far below.
+//!
+//! Both functions leave the key on the stack below their caller, in the cipher's key schedule. Callers
+//! overwrite it once the work is done ([`candor_vault::secret::scrub_stack`]).
 
 use candor_vault::Entropy;
 use candor_vault::entropy::EntropyError;
@@ -23,6 +26,7 @@ fn key_of(key: &[u8; 32]) -> aead::LessSafeKey {
 }
 
 /// Seals `plaintext` under `key` for the place that `place` names.
+#[inline(never)]
 pub(crate) fn seal(
     key: &[u8; 32],
     place: &[u8],
@@ -46,6 +50,7 @@ pub(crate) fn seal(
 }
 
 /// Opens what [`seal`] made for the same key and place. The plaintext is wiped by the caller.
+#[inline(never)]
 pub(crate) fn open(key: &[u8; 32], place: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Altered> {
     if sealed.len() < NONCE_BYTES + TAG_BYTES {
         return Err(Altered);

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candor_vault::Entropy;
+use candor_vault::secret::scrub_stack;
 use candor_wire::DeviceId;
 use candor_wire::cbor::{self, Canonical as _};
 use candor_wire::sign::{Ed25519Public, SecretKey};
@@ -156,6 +157,14 @@ impl Segments {
 
     /// Reads every record in order and checks seal, number and hash of each.
     pub(super) fn walk(&self, visit: &mut dyn FnMut(Record)) -> Result<Walk, LedgerError> {
+        let walk = self.walk_segments(visit);
+        // Records were opened below this frame.
+        scrub_stack();
+        walk
+    }
+
+    #[inline(never)]
+    fn walk_segments(&self, visit: &mut dyn FnMut(Record)) -> Result<Walk, LedgerError> {
         let checkpoint = self.signed(CHECKPOINT)?;
         let signed = self.signed_head()?.map_or(0, |head| head.sequence);
         let (sequence, hash) =
@@ -185,6 +194,7 @@ impl Segments {
         Ok(walk)
     }
 
+    #[inline(never)]
     fn walk_segment(
         &self,
         reader: &mut impl Read,
@@ -276,7 +286,10 @@ impl Segments {
             &place(sequence),
             &bytes,
             self.entropy.as_ref(),
-        )?;
+        );
+        // A connection may be closed, and its line written, by a thread of the runtime, which lives on.
+        scrub_stack();
+        let sealed = sealed?;
         if sealed.len() > RECORD_MAX_BYTES {
             return Err(LedgerError::TooLong);
         }
@@ -362,7 +375,9 @@ impl Segments {
                 hash_at_head: None,
             };
             let mut reader = BufReader::new(File::open(self.segment_path(*oldest))?);
-            self.walk_segment(&mut reader, u64::MAX, &mut walk, &mut |_| {})?;
+            let read = self.walk_segment(&mut reader, u64::MAX, &mut walk, &mut |_| {});
+            scrub_stack();
+            read?;
             if walk.sequence + 1 != *second {
                 return Err(LedgerError::Altered {
                     sequence: walk.sequence + 1,

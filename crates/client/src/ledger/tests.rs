@@ -19,6 +19,10 @@ fn key() -> LedgerKey {
 }
 
 fn open_with(folder: &Path, entropy: u8) -> Result<Arc<Ledger>, LedgerError> {
+    open_under(folder, &key(), entropy)
+}
+
+fn open_under(folder: &Path, key: &LedgerKey, entropy: u8) -> Result<Arc<Ledger>, LedgerError> {
     let seeds = SigningSeeds {
         ed25519: [3; 32],
         ml_dsa: [4; 32],
@@ -26,7 +30,7 @@ fn open_with(folder: &Path, entropy: u8) -> Result<Arc<Ledger>, LedgerError> {
     Ledger::open(
         folder,
         LedgerParts {
-            key: &key(),
+            key,
             signing: Arc::new(SecretKey::from_seeds(&seeds)),
             device: DEVICE,
             clock: Arc::new(HandClock::new(1_000)),
@@ -297,4 +301,36 @@ fn a_line_that_is_written_while_the_ledger_is_read_is_no_cut() {
         }
     });
     assert_eq!(ledger.verify().unwrap().lines, 200);
+}
+
+/// Threads of the runtime close connections, and outlive the engine.
+#[test]
+fn a51_a_thread_that_closed_a_line_holds_no_key() {
+    use candor_testkit::memory::{Masked, found_in_memory};
+    use candor_vault::{SystemEntropy, secret::scrub_stack};
+    use std::sync::mpsc;
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut drawn = zeroize::Zeroizing::new([0; 32]);
+    SystemEntropy.fill(drawn.as_mut()).unwrap();
+    let secret = [Masked::new("ledger key", drawn.as_ref())];
+    let key = LedgerKey::from_bytes(&drawn);
+    // In place: moving it would leave a copy.
+    zeroize::Zeroize::zeroize(&mut drawn);
+    let ledger = open_under(folder.path(), &key, 5).unwrap();
+    let line = ledger.begin(&opening()).unwrap();
+    let (told, closed) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    let other = std::thread::spawn(move || {
+        drop(line);
+        told.send(()).unwrap();
+        ended.recv().unwrap_err();
+    });
+    closed.recv().unwrap();
+    assert_eq!(found_in_memory(&secret), ["ledger key"]);
+    drop((ledger, key));
+    scrub_stack();
+    assert!(found_in_memory(&secret).is_empty());
+    drop(end);
+    other.join().unwrap();
 }
