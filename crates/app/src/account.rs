@@ -222,15 +222,19 @@ fn invitation_of(text: &str) -> Outcome<Invitation> {
 
 /// The device's folder, for an account that is about to be made in it.
 fn lock_for_new(app: &App) -> Outcome<candor_client::home::Home> {
+    let home = lock_alone(app)?;
+    // Another command can have been faster.
+    no_account_yet(app)?;
+    Ok(home)
+}
+
+/// The device's folder, once no other process works in it.
+fn lock_alone(app: &App) -> Outcome<candor_client::home::Home> {
     app.home.make()?;
     let look = || Ok(door::connect(app)?.map_or(Seen::Nobody, |_| Seen::<()>::Busy));
     match device::lock_or(app, look)? {
-        LockOr::Locked(home) => {
-            // Another command can have been faster.
-            no_account_yet(app)?;
-            Ok(home)
-        }
-        LockOr::Other(()) => no_account_yet(app).and(Err(crate::progress::unexpected())),
+        LockOr::Locked(home) => Ok(home),
+        LockOr::Other(()) => Err(crate::progress::unexpected()),
     }
 }
 
@@ -331,18 +335,36 @@ fn confirm(app: &App, engine: &Engine) -> Outcome {
 
 fn recover(app: &App, args: &AccountRecover) -> Outcome {
     only_full(args.role)?;
-    let invitation = invitation_of(&args.cell)?;
-    no_account_yet(app)?;
-    device::check_protection(app, args.keys.unprotected_keys)?;
+    let given = args.cell.as_deref().map(invitation_of).transpose()?;
+    // A device that a restored cell does not know any more joins anew, in its own home.
+    let former = device::former(app)?;
+    let invitation = match (given, &former) {
+        (Some(given), _) => given,
+        (None, Some(former)) => former.invitation.clone(),
+        (None, None) => {
+            return Err(Failure::usage("nothing says in which cell the account is")
+                .hint("give --cell INVITATION, or --cell @FILE"));
+        }
+    };
+    if former.is_none() {
+        device::check_protection(app, args.keys.unprotected_keys)?;
+    }
     let phrase = known_phrase(app, args.recovery_file.as_deref())?;
-    let home = lock_for_new(app)?;
-    let protection = device::new_protection(app, args.keys.unprotected_keys)?;
+    let home = lock_alone(app)?;
+    let was_here = home.device_store().exists();
     let embedded = device::own_cell(app, invitation.cell())?;
+    let (name, protection) = match former {
+        Some(former) => (former.account_name, former.protection),
+        None => (
+            "recovered".to_owned(),
+            device::new_protection(app, args.keys.unprotected_keys)?,
+        ),
+    };
     let enrol = Enrol {
         home,
         invitation,
         embedded: embedded.as_ref(),
-        account_name: args.name.clone(),
+        account_name: args.name.clone().unwrap_or(name),
         protection,
     };
     let engine = engine::recover_account(device::enrol_params(app, enrol), &phrase)?;
@@ -352,11 +374,12 @@ fn recover(app: &App, args: &AccountRecover) -> Outcome {
     };
     // Whoever could type it has it.
     confirm(app, &opened.engine)?;
-    finish(
-        app,
-        opened,
-        "What was backed up: candor backup ls latest. To get it: candor backup restore latest --to DIR\nTo back up from here: candor backup add PATH, then candor consent on backup",
-    )
+    let next = if was_here {
+        "This device is in the account again, as a new one. Its folders stay; nothing is sent until you say yes again.\nNext: candor account re-anchor, which shows what the cell lost, then candor consent on backup"
+    } else {
+        "What was backed up: candor backup ls latest. To get it: candor backup restore latest --to DIR\nTo back up from here: candor backup add PATH, then candor consent on backup"
+    };
+    finish(app, opened, next)
 }
 
 fn known_phrase(app: &App, file: Option<&Path>) -> Outcome<RecoveryPhrase> {

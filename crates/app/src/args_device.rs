@@ -101,12 +101,12 @@ pub(crate) struct AccountCreate {
 /// `candor account recover`
 #[derive(Debug, Args)]
 pub(crate) struct AccountRecover {
-    /// The invitation of the account's cell, or @FILE to read it from a file
+    /// The invitation of the account's cell, or @FILE to read it from a file. A device that was in the account before knows it
     #[arg(long, value_name = "INVITATION", value_hint = ValueHint::FilePath)]
-    pub(crate) cell: String,
-    /// What you call the account; stays on this device
-    #[arg(long, value_name = "NAME", default_value = "recovered")]
-    pub(crate) name: String,
+    pub(crate) cell: Option<String>,
+    /// What you call the account; stays on this device [default: what it was called here before, or recovered]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
     /// What this device may do
     #[arg(long, value_enum, default_value = "full")]
     pub(crate) role: Role,

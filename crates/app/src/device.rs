@@ -193,6 +193,38 @@ pub(crate) fn check_protection(app: &App, unprotected: bool) -> Outcome {
         .hint("give --passphrase-file FILE, or --unprotected-keys if whoever reads your files may use them"))
 }
 
+/// What the key store says that this device was enrolled with.
+pub(crate) struct Former {
+    /// Names the cell.
+    pub(crate) invitation: Invitation,
+    /// What the person called the account.
+    pub(crate) account_name: String,
+    /// How the keys are protected.
+    pub(crate) protection: KeyProtection,
+}
+
+/// What this device was before; `None` if it has no keys of an account.
+pub(crate) fn former(app: &App) -> Outcome<Option<Former>> {
+    let path = app.home.path().join("keys");
+    let state = keystore::state(&path).map_err(|error| EngineFailure::of(&error))?;
+    let protection = match state {
+        KeyState::Missing => return Ok(None),
+        KeyState::Unprotected => KeyProtection::Unprotected,
+        KeyState::Passphrase => KeyProtection::Passphrase(known_passphrase(app)?),
+    };
+    let passphrase = match &protection {
+        KeyProtection::Passphrase(text) => Some(text.as_str()),
+        KeyProtection::Unprotected => None,
+    };
+    let keys = KeyStore::open(&path, passphrase, entropy());
+    let keys = keys.map_err(|error| EngineFailure::of(&error))?;
+    Ok(keys.is_enrolled().then(|| Former {
+        invitation: keys.cell().clone(),
+        account_name: keys.account_name().to_owned(),
+        protection,
+    }))
+}
+
 /// How a new key store is to be protected.
 pub(crate) fn new_protection(app: &App, unprotected: bool) -> Outcome<KeyProtection> {
     check_protection(app, unprotected)?;

@@ -345,15 +345,24 @@ fn first_records(
     Ok((records, scope))
 }
 
+/// What a device that joins knows of the account.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// Its recovery phrase.
+    pub phrase: &'a RecoveryPhrase,
+    /// The first statement of its chain, if the device belonged to it before.
+    pub genesis: Option<StatementId>,
+}
+
 /// Finds the account of the phrase, checks its chain, enrols this device and opens all keys.
 pub async fn recover(
     egress: &Egress,
-    phrase: &RecoveryPhrase,
+    known: Known<'_>,
     keys: &mut KeyStore,
     memory: &Memory,
     surroundings: Surroundings<'_>,
 ) -> Result<Chain, AccountError> {
-    let root = Arc::new(phrase.root());
+    let root = Arc::new(known.phrase.root());
     let what = |account| ErrandFor {
         purpose: Purpose::Recover,
         account,
@@ -373,7 +382,7 @@ pub async fn recover(
         &api,
         egress,
         account,
-        phrase,
+        known,
         &root,
         keys,
         memory,
@@ -399,7 +408,7 @@ async fn recover_with(
     api: &Api,
     egress: &Egress,
     account: AccountId,
-    phrase: &RecoveryPhrase,
+    known: Known<'_>,
     root: &SecretKey,
     keys: &mut KeyStore,
     memory: &Memory,
@@ -409,7 +418,13 @@ async fn recover_with(
     memory.remember_cell(keyring.current().serial)?;
     let (records, is_all) = api.read_chain(account, 0).await?;
     let mut chain = Chain::load(&egress.root(), account, signed, records)?;
-    let recovery = phrase.recovery();
+    if known
+        .genesis
+        .is_some_and(|genesis| genesis != chain.genesis())
+    {
+        return Err(AccountError::OtherGenesis);
+    }
+    let recovery = known.phrase.recovery();
     let genesis = chain.view().genesis();
     if genesis.root != root.public() || genesis.recovery != recovery.public() {
         return Err(AccountError::OtherRoot);

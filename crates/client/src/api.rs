@@ -58,6 +58,19 @@ pub enum ApiError {
     Entropy,
 }
 
+impl ApiError {
+    /// Whether the cell knows no such thing: what was asked for, or this device, or the account.
+    pub(crate) const fn is_not_found(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                code: ErrorCode::NotFound,
+                ..
+            }
+        )
+    }
+}
+
 /// A refusal in words.
 const fn refusal_text(code: ErrorCode) -> &'static str {
     match code {
@@ -193,10 +206,7 @@ impl Api {
             .await
         {
             Ok(found) => version(found.version).map(|()| Some(found.account)),
-            Err(ApiError::Refused {
-                code: ErrorCode::NotFound,
-                ..
-            }) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -265,10 +275,7 @@ impl Api {
             .await
         {
             Ok(reply) => version(reply.version).map(|()| reply.head),
-            Err(ApiError::Refused {
-                code: ErrorCode::NotFound,
-                ..
-            }) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -331,10 +338,7 @@ impl Api {
                 integrity("a file of the log is longer than it can be")
             }
             Ok((_, bytes)) => Ok(Some(bytes)),
-            Err(ApiError::Refused {
-                code: ErrorCode::NotFound,
-                ..
-            }) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -27,9 +27,9 @@ const APPLICATION_ID: i32 = 0x434e_4464;
 
 pub use log::{LogFinding, Watched};
 
-/// The version of the schema that this build writes. Version 1, without the tables of the log, is
-/// brought up to it.
-pub const DEVICE_STORE_VERSION: i32 = 2;
+/// The version of the schema that this build writes. Version 1, without the tables of the log, and version 2,
+/// without the one of its witnesses' silence, are brought up to it.
+pub const DEVICE_STORE_VERSION: i32 = 3;
 
 /// How long a statement waits for another process that reads the file, in milliseconds. Nobody else
 /// writes: the home's lock sees to that.
@@ -215,12 +215,16 @@ impl DeviceStore {
             (0, 0) => self.write(|transaction| {
                 transaction.execute_batch(SCHEMA)?;
                 transaction.execute_batch(log::SCHEMA)?;
+                transaction.execute_batch(log::SCHEMA_3)?;
                 transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
                 transaction.pragma_update(None, "user_version", DEVICE_STORE_VERSION)
             }),
             (APPLICATION_ID, DEVICE_STORE_VERSION) => Ok(()),
-            (APPLICATION_ID, 1) => self.write(|transaction| {
-                transaction.execute_batch(log::SCHEMA)?;
+            (APPLICATION_ID, 1 | 2) => self.write(|transaction| {
+                if version == 1 {
+                    transaction.execute_batch(log::SCHEMA)?;
+                }
+                transaction.execute_batch(log::SCHEMA_3)?;
                 transaction.pragma_update(None, "user_version", DEVICE_STORE_VERSION)
             }),
             (APPLICATION_ID, version) => Err(DeviceStoreError::Version {

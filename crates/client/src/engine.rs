@@ -24,7 +24,7 @@ use candor_wire::statement::Role;
 use candor_wire::{AccountId, CellId, DeviceId, Millis, StatementId, VaultId};
 use tokio::runtime::Handle;
 
-use crate::account::{self, AccountError, ErrandFor, Surroundings};
+use crate::account::{self, AccountError, ErrandFor, Known, Surroundings};
 use crate::api::Api;
 use crate::chain::Chain;
 use crate::clock::Clock;
@@ -32,11 +32,12 @@ use crate::commands::{Command, Event, Failure, FailureKind, View};
 use crate::device_store::{DeviceStore, PendingWithdrawal};
 use crate::egress::{CellDoor, Egress, EgressParts};
 use crate::home::Home;
-use crate::keystore::{self, KeyProtection, KeyState, KeyStore, KeyStoreError, NewKeys};
+use crate::keystore::{KeyProtection, KeyStore, NewKeys};
 use crate::ledger::{Ledger, LedgerParts};
 use crate::memory::Memory;
 use crate::phrase::RecoveryPhrase;
 use crate::re_anchor_flow::Proposal;
+use crate::rejoin::{self, Former};
 use candor_wire::cell::{Invitation, SignedCellKeys};
 
 /// What an engine works with.
@@ -57,7 +58,7 @@ pub struct EngineConfig {
 
 /// What is needed to open an account, or to come back to one, on this device.
 pub struct EnrolParams {
-    /// The device's folder, locked. It must belong to no account yet.
+    /// The device's folder, locked. It belongs to no account yet, or to the one that is recovered.
     pub home: Home,
     /// Names the cell; with a right to open an account, if one is to be opened.
     pub invitation: Invitation,
@@ -143,7 +144,8 @@ impl Engine {
         };
         let store = DeviceStore::open(&home.device_store())?;
         let chain = cached_chain(&store, account, &keys)?;
-        let (ledger, memory) = open_records(&home, &keys, &clock, &entropy)?;
+        let ledger = open_ledger(&home, &keys, &clock, &entropy)?;
+        let memory = Memory::open(&home.memory(), keys.cell().cell())?;
         let facts = Facts {
             account,
             genesis: keys.genesis(),
@@ -507,12 +509,12 @@ fn cached_chain(
     }))
 }
 
-fn open_records(
+pub(crate) fn open_ledger(
     home: &Home,
     keys: &KeyStore,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
-) -> Result<(Arc<Ledger>, Memory), Failure> {
+) -> Result<Arc<Ledger>, Failure> {
     let parts = LedgerParts {
         key: keys.ledger_key(),
         signing: keys.signing(),
@@ -520,9 +522,7 @@ fn open_records(
         clock: Arc::clone(clock),
         entropy: Arc::clone(entropy),
     };
-    let ledger = Ledger::open(&home.ledger(), parts)?;
-    let memory = Memory::open(&home.memory(), keys.cell().cell())?;
-    Ok((ledger, memory))
+    Ok(Ledger::open(&home.ledger(), parts)?)
 }
 
 /// A recovery phrase for a new account: shown to the person, or written to their file, *before*
@@ -535,39 +535,55 @@ pub fn draw_phrase(entropy: &dyn Entropy) -> Result<RecoveryPhrase, Failure> {
 ///
 /// If the cell could not be reached or refused, it can be tried again in the same folder.
 pub fn create_account(params: EnrolParams, phrase: &RecoveryPhrase) -> Result<Engine, Failure> {
+    rejoin::check_unused(&params.home)?;
     let Some(right) = params.invitation.right.clone() else {
         return Err(
             Failure::new(FailureKind::Usage, "this invitation opens no account")
                 .with_hint("ask who runs the cell for a new one: `candor server invite`"),
         );
     };
-    enrol(params, |runtime, egress, keys, memory, surroundings| {
-        // A name that was used in a try whose answer got lost cannot be used again.
-        keys.set_account(
-            account::new_account_id(surroundings.entropy).map_err(AccountError::from)?,
-        );
-        keys.save()?;
-        Ok(runtime.block_on(account::create(
-            egress,
-            right,
-            phrase,
-            keys,
-            memory,
-            surroundings,
-        ))?)
-    })
+    enrol(
+        params,
+        None,
+        |runtime, egress, keys, memory, surroundings| {
+            // A name that was used in a try whose answer got lost cannot be used again.
+            keys.set_account(
+                account::new_account_id(surroundings.entropy).map_err(AccountError::from)?,
+            );
+            keys.save()?;
+            Ok(runtime.block_on(account::create(
+                egress,
+                right,
+                phrase,
+                keys,
+                memory,
+                surroundings,
+            ))?)
+        },
+    )
 }
 
 /// Adds this device to an account with its recovery phrase (errand: recover), and opens all of its
 /// vaults' keys with it.
+///
+/// A home that belonged to the account before keeps its sets and what it saw, and joins as a new device. One
+/// that the cell still knows is refused.
 pub fn recover_account(params: EnrolParams, phrase: &RecoveryPhrase) -> Result<Engine, Failure> {
-    enrol(params, |runtime, egress, keys, memory, surroundings| {
-        Ok(runtime.block_on(account::recover(egress, phrase, keys, memory, surroundings))?)
-    })
+    let former = rejoin::former(&params, phrase)?;
+    let genesis = former.map(|former| former.genesis);
+    enrol(
+        params,
+        former,
+        |runtime, egress, keys, memory, surroundings| {
+            let known = Known { phrase, genesis };
+            Ok(runtime.block_on(account::recover(egress, known, keys, memory, surroundings))?)
+        },
+    )
 }
 
 fn enrol(
     params: EnrolParams,
+    former: Option<Former>,
     work: impl FnOnce(
         &Handle,
         &Egress,
@@ -599,8 +615,13 @@ fn enrol(
         cell,
         account: None,
     };
-    let mut keys = new_keys(&home, new, protection, &entropy)?;
-    let (ledger, memory) = open_records(&home, &keys, &clock, &entropy)?;
+    let mut keys = new_keys(&home, new, protection, &entropy, former)?;
+    let ledger = open_ledger(&home, &keys, &clock, &entropy)?;
+    let memory = match former {
+        None => Memory::open(&home.memory(), keys.cell().cell())?,
+        // What the home remembers is compared, and a person asked, once it can ask the cell again.
+        Some(former) => Memory::of_one_join(keys.cell().cell(), former.serial),
+    };
     let egress = Egress::new(EgressParts {
         cell: keys.cell().clone(),
         door: door.clone(),
@@ -619,11 +640,13 @@ fn enrol(
         },
     );
     let chain = enrolled.map_err(|failure| alarmed(&ledger, failure))?;
-    let mut store = DeviceStore::open(&home.device_store())?;
-    store.put_cell_keys(chain.cell_keys())?;
-    store.put_chain(chain.records())?;
+    if former.is_none() {
+        let mut store = DeviceStore::open(&home.device_store())?;
+        store.put_cell_keys(chain.cell_keys())?;
+        store.put_chain(chain.records())?;
+    }
     // The engine opens these itself.
-    drop((egress, ledger, memory, store));
+    drop((egress, ledger, memory));
     Engine::open(EngineConfig {
         home,
         keys,
@@ -634,38 +657,27 @@ fn enrol(
     })
 }
 
-/// A new key store. One that is there from an enrolment that did not succeed is put aside, together
-/// with the ledger and the memory that belong to it: this try has its own names and protection, and
-/// what was sent by the earlier one stays on record.
+/// A new key store. One that is there from an enrolment that did not succeed, or from the device that this
+/// home was before, is put aside together with the ledger that is sealed under it: this try has its own
+/// names and protection, and what was sent earlier stays on record.
 fn new_keys(
     home: &Home,
     new: NewKeys,
     protection: KeyProtection,
     entropy: &Arc<dyn Entropy>,
+    former: Option<Former>,
 ) -> Result<KeyStore, Failure> {
-    if keystore::state(&home.keys())? != KeyState::Missing {
-        let passphrase = match &protection {
-            KeyProtection::Passphrase(text) => Some(text.as_str()),
-            KeyProtection::Unprotected => None,
-        };
-        let refused = |sentence: &str| {
-            Failure::new(FailureKind::Usage, sentence)
-                .with_hint("choose another folder with `--home DIR`")
-        };
-        match KeyStore::open(&home.keys(), passphrase, Arc::clone(entropy)) {
-            Ok(keys) if keys.is_enrolled() => {
-                return Err(refused("this device belongs to an account already"));
-            }
-            Ok(_) => home.put_enrolment_aside()?,
-            // Whether it belongs to an account cannot be seen without its passphrase.
-            Err(KeyStoreError::WrongPassphrase | KeyStoreError::NeedsPassphrase) => {
-                return Err(refused(
-                    "this folder has a key store with another passphrase",
-                ));
-            }
-            Err(error) => return Err(error.into()),
+    let held = rejoin::held_keys(home, &protection, entropy)?;
+    match (&held, former) {
+        (None, None) => {}
+        (Some(keys), None) if keys.is_enrolled() => {
+            return Err(rejoin::refused("this device belongs to an account already"));
         }
+        // What an enrolment remembered that did not succeed is of no use to the next.
+        (Some(_), None) => home.put_aside("begun", &["ledger", "memory", "keys"])?,
+        (_, Some(_)) => home.put_aside("former", &["ledger", "keys"])?,
     }
+    drop(held);
     Ok(KeyStore::create(
         &home.keys(),
         new,

@@ -216,7 +216,7 @@ fn refused(code: ErrorCode, used_bytes: Option<u64>, quota_bytes: Option<u64>) -
         ErrorCode::NotFound => (
             Failed,
             "the cell does not have what was asked for".to_owned(),
-            "`candor backup check` tells what is missing",
+            "`candor backup check` tells what is missing; if the cell was restored from a backup: `candor account re-anchor`",
         ),
         ErrorCode::Version => (
             Failed,

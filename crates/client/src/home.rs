@@ -103,28 +103,28 @@ impl Home {
         self.path.join("cell")
     }
 
-    /// Moves key store, ledger and memory of an enrolment that did not succeed into a folder of
-    /// their own, `begun-N`. The key store goes last: until then the next try finds it and goes on.
-    pub(crate) fn put_enrolment_aside(&self) -> Result<(), HomeError> {
+    /// Moves these files and folders of the home into a folder of their own, `NAME-N`, in this order. The
+    /// key store goes last: until then the next try finds it and goes on.
+    pub(crate) fn put_aside(&self, name: &str, what: &[&str]) -> Result<(), HomeError> {
         let storage = |source| HomeError::Storage {
             path: self.path.clone(),
             source,
         };
+        let is_free = |folder: &PathBuf| {
+            let both = |name| folder.join(name).exists() && self.path.join(name).exists();
+            !what.iter().any(both)
+        };
         let aside = (1_u32..)
-            .map(|n| self.path.join(format!("begun-{n}")))
-            .find(|folder| !folder.join("keys").exists())
-            .unwrap_or_else(|| self.path.join("begun"));
+            .map(|n| self.path.join(format!("{name}-{n}")))
+            .find(is_free)
+            .unwrap_or_else(|| self.path.join(name));
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&aside)
             .map_err(storage)?;
-        for (from, name) in [
-            (self.ledger(), "ledger"),
-            (self.memory(), "memory"),
-            (self.keys(), "keys"),
-        ] {
-            match fs::rename(from, aside.join(name)) {
+        for name in what {
+            match fs::rename(self.path.join(name), aside.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(storage(error));
                 }

@@ -34,6 +34,7 @@ mod events;
 mod failure;
 mod re_anchor_flow;
 mod receipt_flow;
+mod rejoin;
 mod restore_flow;
 mod seal_small;
 mod vault_access;

@@ -60,9 +60,8 @@ pub(crate) const CONFIRM_POLL: Duration = Duration::from_millis(500);
 pub(crate) const ENTRIES_PER_RUN_MAX: u64 = 256 * 1024;
 
 /// How old a quorum's word may be, in milliseconds, until the log counts as frozen: a day. Cells ask
-/// their witnesses every ten minutes; a day lets the friend who runs one sleep. It counts from the newest
-/// word that this device saw: one that was off for longer, and comes back just when too few witnesses answer,
-/// takes that for a frozen log until one of them does.
+/// their witnesses every ten minutes; a day lets the friend who runs one sleep. Under a checkpoint without any
+/// word it counts from the first look that found none: a device that was off cannot know since when.
 pub(crate) const FREEZE_AFTER_MS: i64 = DAY_MS;
 
 /// Something that an honest cell does not do.

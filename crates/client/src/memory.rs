@@ -205,10 +205,26 @@ impl Canonical for State {
     const MAX_BYTES: usize = MEMORY_MAX_BYTES;
 }
 
+impl State {
+    const fn new(cell: CellId) -> Self {
+        Self {
+            version: MEMORY_VERSION,
+            cell,
+            serial: 0,
+            chain: None,
+            heads: Vec::new(),
+            format_floor: 0,
+            suite_floor: 0,
+            log: None,
+        }
+    }
+}
+
 /// The device's rollback memory. Every `remember_…` is durable when it returns.
 #[derive(Debug)]
 pub struct Memory {
-    path: PathBuf,
+    /// `None`: it is kept only as long as a device joins anew.
+    path: Option<PathBuf>,
     is_fresh: bool,
     state: Mutex<State>,
 }
@@ -347,24 +363,28 @@ impl Memory {
     pub fn open(path: &Path, cell: CellId) -> Result<Self, MemoryError> {
         let loaded = load(path)?;
         let is_fresh = loaded.is_none();
-        let state = loaded.unwrap_or_else(|| State {
-            version: MEMORY_VERSION,
-            cell,
-            serial: 0,
-            chain: None,
-            heads: Vec::new(),
-            format_floor: 0,
-            suite_floor: 0,
-            log: None,
-        });
+        let state = loaded.unwrap_or_else(|| State::new(cell));
         if state.cell != cell {
             return Err(MemoryError::OtherCell);
         }
         Ok(Self {
-            path: path.to_owned(),
+            path: Some(path.to_owned()),
             is_fresh,
             state: Mutex::new(state),
         })
+    }
+
+    /// A memory for one join of a home that was enrolled before, beside the one of that home, which stays as
+    /// it is: nothing but the generation of the cell's keys is compared. Written nowhere.
+    pub(crate) fn of_one_join(cell: CellId, serial: u32) -> Self {
+        Self {
+            path: None,
+            is_fresh: true,
+            state: Mutex::new(State {
+                serial,
+                ..State::new(cell)
+            }),
+        }
     }
 
     /// Whether there was no memory when it was opened: what the cell showed first was believed.
@@ -382,12 +402,19 @@ impl Memory {
         if *guard == changed {
             return Ok(());
         }
-        let mut file = cbor::encode(&changed);
-        let check = check_of(&file);
-        file.extend_from_slice(&check);
-        durable::replace(&self.path, &file).map_err(MemoryError::Storage)?;
+        if let Some(path) = &self.path {
+            let mut file = cbor::encode(&changed);
+            let check = check_of(&file);
+            file.extend_from_slice(&check);
+            durable::replace(path, &file).map_err(MemoryError::Storage)?;
+        }
         *guard = changed;
         Ok(())
+    }
+
+    /// The newest generation of the cell's keys that was seen; 0 before the first.
+    pub(crate) fn cell_serial(&self) -> u32 {
+        self.state().serial
     }
 
     /// Refuses a generation of the cell's keys that is older than the newest one seen.

@@ -602,21 +602,14 @@ fn look_again(message: &str) -> Failure {
 
 /// A restored cell that is older than this device, or the account, cannot be asked anything.
 fn unknown_here(error: ApiError) -> Failure {
-    let is_unknown = matches!(
-        error,
-        ApiError::Refused {
-            code: ErrorCode::NotFound,
-            ..
-        }
-    );
-    if !is_unknown {
+    if !error.is_not_found() {
         return error.into();
     }
     Failure::new(
         FailureKind::Integrity,
         "the cell does not know this device, or not the account: its state is older than they are",
     )
-    .with_hint("accept the older state on an older device of the account, if there is one, and let this one join anew with the recovery phrase; if there is none, begin a new account: the files on this device are whole")
+    .with_hint("if the cell was restored from a backup, `candor account recover` lets this device join the account anew with the recovery phrase: its folders stay, and what was withdrawn stays withdrawn; if the cell does not know the account either, begin a new one: the files on this device are whole")
 }
 
 fn nothing_to_accept() -> Failure {

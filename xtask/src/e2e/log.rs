@@ -244,6 +244,18 @@ pub(super) fn re_anchors(world: &World) -> Outcome {
     device.run(["backup", "run", "--all"])?;
     wait_for_growth(&log_directory(&cell), &kept.join("log"))?;
     device.run(["log", "monitor"])?;
+    // Neither the copy nor the other device knows this one, and what it takes back for the whole account.
+    let late = world.candor("late");
+    let phrase = world.path("phrase.txt").to_string_lossy().into_owned();
+    let recover = ["account", "recover", "--recovery-file", &phrase];
+    late.run(
+        recover
+            .into_iter()
+            .chain(["--cell", &invitation, "--unprotected-keys"]),
+    )?;
+    late.run(["consent", "off", "backup"])?;
+    // It belongs to the account, and the cell knows it.
+    late.try_run(recover)?.must_exit(2)?;
     let signed = fs::read(log_directory(&cell).join("checkpoint"))?;
     running.stop()?;
 
@@ -297,6 +309,14 @@ pub(super) fn re_anchors(world: &World) -> Outcome {
             "the old log was not put aside as it was restored",
         ));
     }
+    verifier.must_accept(check(&policy, &directory, &remembered))?;
+    // The device that nobody brought back joins anew, in its own home, and what it withdrew is off again.
+    late.try_run(["account", "re-anchor", "--yes"])?
+        .must_exit(4)?;
+    late.run(recover)?;
+    late.run(["account", "re-anchor", "--yes"])?;
+    device.run(["consent", "history"])?;
+    device.try_run(["backup", "run", "--all"])?.must_exit(3)?;
     verifier.must_accept(check(&policy, &directory, &remembered))?;
     running.stop()
 }

@@ -242,7 +242,10 @@ impl Device {
         };
         recover(
             &self.egress,
-            phrase,
+            Known {
+                phrase,
+                genesis: None,
+            },
             &mut self.keys,
             &self.memory,
             surroundings,

@@ -20,6 +20,11 @@ CREATE TABLE log_finding (
 CREATE TABLE ended_consent (consent BLOB PRIMARY KEY) STRICT;
 ";
 
+/// New in version 3.
+pub(super) const SCHEMA_3: &str = "
+CREATE TABLE log_unvouched (one INTEGER PRIMARY KEY CHECK (one = 1), since_ms INTEGER NOT NULL) STRICT;
+";
+
 /// How far the log was watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watched {
@@ -127,6 +132,35 @@ impl DeviceStore {
         Ok(())
     }
 
+    /// Notes what a look at the log found: whether a quorum vouched for it lately.
+    pub fn note_look(&mut self, is_vouched: bool, now: Millis) -> Result<(), DeviceStoreError> {
+        let since = match (is_vouched, self.unvouched()?) {
+            (true, None) => return Ok(()),
+            (true, Some(_)) => None,
+            // A clock that was set back begins anew.
+            (false, Some(since)) if since <= now => return Ok(()),
+            (false, _) => Some(now),
+        };
+        self.write(|transaction| match since {
+            None => transaction.execute("DELETE FROM log_unvouched", []),
+            Some(since) => transaction.execute(
+                "INSERT OR REPLACE INTO log_unvouched (one, since_ms) VALUES (1, ?1)",
+                [since.0],
+            ),
+        })?;
+        Ok(())
+    }
+
+    /// When a look first found no quorum's fresh word, if none found one since.
+    pub fn unvouched(&self) -> Result<Option<Millis>, DeviceStoreError> {
+        let since: Option<i64> = self.run(|connection| {
+            connection
+                .query_row("SELECT since_ms FROM log_unvouched", [], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(since.map(Millis))
+    }
+
     /// What stands against the cell, oldest first.
     pub fn log_findings(&self) -> Result<Vec<LogFinding>, DeviceStoreError> {
         self.run(|connection| {
@@ -216,7 +250,7 @@ mod tests {
         let mut store = DeviceStore::open(&path).unwrap();
         store
             .write(|transaction| {
-                for table in ["log_watch", "log_finding", "ended_consent"] {
+                for table in ["log_watch", "log_finding", "ended_consent", "log_unvouched"] {
                     transaction.execute(&format!("DROP TABLE {table}"), [])?;
                 }
                 transaction.pragma_update(None, "user_version", 1)
@@ -240,6 +274,43 @@ mod tests {
         drop(store);
         let store = DeviceStore::open(&path).unwrap();
         assert_eq!(store.watched().unwrap(), Some(watched));
+    }
+
+    #[test]
+    fn a_store_of_version_2_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("device.sqlite");
+        let mut store = DeviceStore::open(&path).unwrap();
+        store
+            .add_ended(&[StatementId::from_bytes([3; 32])])
+            .unwrap();
+        store
+            .write(|transaction| {
+                transaction.execute("DROP TABLE log_unvouched", [])?;
+                transaction.pragma_update(None, "user_version", 2)
+            })
+            .unwrap();
+        drop(store);
+        let mut store = DeviceStore::open(&path).unwrap();
+        assert_eq!(store.ended().unwrap().len(), 1);
+        store.note_look(false, Millis(7)).unwrap();
+        assert_eq!(store.unvouched().unwrap(), Some(Millis(7)));
+    }
+
+    #[test]
+    fn silence_counts_from_the_first_look_that_found_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = DeviceStore::open(&folder.path().join("device.sqlite")).unwrap();
+        let mut look = |is_vouched, now| {
+            store.note_look(is_vouched, Millis(now)).unwrap();
+            store.unvouched().unwrap().map(|since| since.0)
+        };
+        assert_eq!(look(true, 1), None);
+        assert_eq!(look(false, 2), Some(2));
+        assert_eq!(look(false, 9), Some(2));
+        assert_eq!(look(true, 10), None);
+        assert_eq!(look(false, 11), Some(11));
+        assert_eq!(look(false, 5), Some(5), "a clock that was set back");
     }
 
     #[test]

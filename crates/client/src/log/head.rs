@@ -9,6 +9,7 @@ use candor_wire::Millis;
 use candor_wire::cbor;
 use candor_wire::cell::CellKeys;
 
+use super::FREEZE_AFTER_MS;
 use super::evidence::{self, Evidence};
 use super::source::{CellTiles, ReadFault};
 use crate::chain::Chain;
@@ -202,6 +203,17 @@ pub(crate) fn remember(
         witnesses,
     };
     (kept, log)
+}
+
+/// Whether a quorum vouches, and did so lately.
+pub(crate) fn is_fresh(standing: &Standing, now: Millis) -> bool {
+    match standing {
+        Standing::Witnessed { time_s, .. } => {
+            let time = i64::try_from(*time_s).map_or(i64::MAX, |time| time.saturating_mul(1_000));
+            now.0.saturating_sub(time) <= FREEZE_AFTER_MS
+        }
+        Standing::Unwitnessed { .. } => false,
+    }
 }
 
 fn short_name(name: &str) -> String {

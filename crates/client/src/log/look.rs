@@ -165,8 +165,11 @@ impl Engine {
         if let Some(seen) = &seen {
             head::check_continues(seen, &shown.0, tiles, &self.home)?;
         }
-        let (kept, next) = head::remember(remembered, seen, shown, &trust, self.now());
+        let now = self.now();
+        let (kept, next) = head::remember(remembered, seen, shown, &trust, now);
         self.memory.remember_log(next)?;
+        let is_vouched = head::is_fresh(&trust.standing(&kept), now);
+        self.store().note_look(is_vouched, now)?;
         Ok(kept)
     }
 

@@ -35,12 +35,21 @@ fn names_of(names: &[String]) -> String {
     }
 }
 
+/// What this device's looks say about the age of a quorum's word.
+#[derive(Debug, Clone, Copy)]
+struct Looked {
+    /// The newest look; `None` before the first.
+    newest: Option<Millis>,
+    /// The first look without a fresh word, after which none had one.
+    unvouched: Option<Millis>,
+}
+
 /// What a standing comes to: one word, and a sentence.
 fn sentence(
     standing: &Standing,
     has_quorum: bool,
     last: Option<(i64, &[String])>,
-    looked: Option<Millis>,
+    looked: Looked,
     now: Millis,
 ) -> (&'static str, String) {
     let Some((last_ms, by)) = last.filter(|_| has_quorum) else {
@@ -59,14 +68,20 @@ fn sentence(
             now.0.saturating_sub(looked.0) > FREEZE_AFTER_MS
                 || looked.0.saturating_sub(last_ms) <= FREEZE_AFTER_MS
         };
-        if looked.is_none_or(says_nothing) {
+        let Some(newest) = looked.newest.filter(|looked| !says_nothing(*looked)) else {
             let text = format!("{when}; this device has not looked at the cell's log lately");
             return (STALE, text);
+        };
+        // An old word under what is shown is the old state itself. Without any, the quorum may have fallen
+        // silent a moment ago, for all that a device knows which was off.
+        let is_old_state = matches!(standing, Standing::Witnessed { .. });
+        let is_silent = |since: Millis| newest.0.saturating_sub(since.0) > FREEZE_AFTER_MS;
+        if is_old_state || looked.unvouched.is_some_and(is_silent) {
+            let text = format!(
+                "FROZEN: {when}; the cell may be showing an old state, or this device's clock is wrong"
+            );
+            return (STALE, text);
         }
-        let text = format!(
-            "FROZEN: {when}; the cell may be showing an old state, or this device's clock is wrong"
-        );
-        return (STALE, text);
     }
     match standing {
         Standing::Witnessed { .. } => (
@@ -115,15 +130,18 @@ impl Engine {
             .witnessed_s
             .map(|time_s| i64::try_from(time_s).map_or(i64::MAX, |time| time.saturating_mul(1000)));
         let last = last_ms.map(|last_ms| (last_ms, log.witnesses.as_slice()));
-        let (findings, watched) = {
+        let (findings, watched, unvouched) = {
             let store = self.store();
-            (store.log_findings()?, store.watched()?)
+            (store.log_findings()?, store.watched()?, store.unvouched()?)
         };
         let checked = watched
             .map(|watched| watched.checked)
             .filter(|checked| *checked != Watched::NEVER);
-        let (word, sentence) =
-            sentence(&standing, has_quorum, last, looked.or(checked), self.now());
+        let looked = Looked {
+            newest: looked.or(checked),
+            unvouched,
+        };
+        let (word, sentence) = sentence(&standing, has_quorum, last, looked, self.now());
         let witnesses = match standing {
             Standing::Witnessed { witnesses, .. } => witnesses,
             Standing::Unwitnessed { have } => have,
@@ -173,8 +191,14 @@ mod tests {
         };
         let unwitnessed = Standing::Unwitnessed { have: Vec::new() };
         let last = |hours: i64| Some((hours * HOUR_MS, by.as_slice()));
-        let word =
-            |standing, has_quorum, last| sentence(standing, has_quorum, last, Some(now), now).0;
+        let at = |hours: i64| Millis(hours * HOUR_MS);
+        let looked = |newest: i64, unvouched: Option<i64>| Looked {
+            newest: Some(at(newest)),
+            unvouched: unvouched.map(at),
+        };
+        let word = |standing, has_quorum, last| {
+            sentence(standing, has_quorum, last, looked(100, Some(75)), now).0
+        };
         assert_eq!(word(&witnessed, true, last(76)), WITNESSED);
         assert_eq!(word(&witnessed, true, last(75)), STALE);
         assert_eq!(word(&unwitnessed, true, last(76)), UNWITNESSED);
@@ -182,16 +206,24 @@ mod tests {
         assert_eq!(word(&unwitnessed, true, None), UNWITNESSED);
         assert_eq!(word(&unwitnessed, false, last(0)), UNWITNESSED);
         // Whoever did not look cannot say that the log is frozen.
-        for (looked, is_frozen) in [(100, true), (76, true), (75, false)] {
-            let looked = Some(Millis(looked * HOUR_MS));
-            let (word, text) = sentence(&witnessed, true, last(9), looked, now);
+        for (at, is_frozen) in [(100, true), (76, true), (75, false)] {
+            let (word, text) = sentence(&witnessed, true, last(9), looked(at, None), now);
             assert_eq!((word, text.starts_with("FROZEN")), (STALE, is_frozen));
         }
         // Nor can whoever looked while the word was fresh.
-        for (looked, is_frozen) in [(98, false), (99, true)] {
-            let looked = Some(Millis(looked * HOUR_MS));
-            let (word, text) = sentence(&witnessed, true, last(74), looked, now);
+        for (at, is_frozen) in [(98, false), (99, true)] {
+            let (word, text) = sentence(&witnessed, true, last(74), looked(at, None), now);
             assert_eq!((word, text.starts_with("FROZEN")), (STALE, is_frozen));
+        }
+        // Nor can whoever was off, and finds nobody's word under the newest state.
+        for (since, standing) in [
+            (None, UNWITNESSED),
+            (Some(100), UNWITNESSED),
+            (Some(76), UNWITNESSED),
+            (Some(75), STALE),
+        ] {
+            let (word, _) = sentence(&unwitnessed, true, last(9), looked(100, since), now);
+            assert_eq!(word, standing, "{since:?}");
         }
     }
 }

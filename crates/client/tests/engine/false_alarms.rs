@@ -185,6 +185,45 @@ fn a_log_whose_witnesses_are_just_being_asked_is_not_frozen() {
     assert_eq!(person.alarms(), Vec::<String>::new());
 }
 
+/// A device was off for days, and comes back just when the witnesses do not answer: it cannot know since when.
+#[test]
+fn a_log_whose_witnesses_fell_silent_lately_is_not_frozen() {
+    const HOUR_MS: i64 = 60 * 60 * 1000;
+    let world = World::new();
+    let friends = Arc::new(Friends::new());
+    let (person, _) = world.create("home");
+    friends.ask_two_of_three(&world, "home");
+    friends.vouch_on_the_wire(&world, 2, now_s(&world));
+    assert_eq!(monitor(&person).log.standing, "witnessed");
+    for clock in [&world.clock, &world.cell_clock] {
+        clock.forward_ms(3 * 24 * HOUR_MS);
+    }
+    friends.vouch_on_the_wire(&world, 1, now_s(&world));
+    for _ in 0..2 {
+        let log = monitor(&person).log;
+        assert_eq!(log.standing, "unwitnessed", "{}", log.sentence);
+        assert!(log.sentence.contains("last witnessed 3 days ago"));
+        for clock in [&world.clock, &world.cell_clock] {
+            clock.forward_ms(11 * HOUR_MS);
+        }
+    }
+    assert_eq!(person.alarms(), Vec::<String>::new());
+    assert!(!person.status().witnessed);
+    // A day later it knows.
+    for clock in [&world.clock, &world.cell_clock] {
+        clock.forward_ms(3 * HOUR_MS);
+    }
+    friends.vouch_on_the_wire(&world, 1, now_s(&world));
+    let failure = person.ask(Command::LogMonitor).unwrap_err();
+    assert!(
+        failure
+            .sentence
+            .contains("FROZEN: last witnessed 4 days ago"),
+        "{failure:?}"
+    );
+    assert_eq!(person.alarms().len(), 1);
+}
+
 #[test]
 fn the_latest_snapshot_is_the_newest_one_whatever_the_clock_said() {
     let world = World::new();

@@ -396,3 +396,124 @@ fn a_cell_that_lost_nothing_needs_no_acceptance() {
     assert_eq!(refused.kind, FailureKind::Usage);
     assert!(!world.kinds(&person).contains(&Kind::ReAnchored));
 }
+
+fn off_everywhere(person: &Person) {
+    let off = Command::ConsentOff {
+        service: "backup".to_owned(),
+        set: None,
+    };
+    person.ask(off).unwrap();
+}
+
+fn states(person: &Person) -> Vec<String> {
+    let View::Consents(consents) = person.ask(Command::ConsentHistory).unwrap() else {
+        panic!("another view")
+    };
+    consents.into_iter().map(|consent| consent.state).collect()
+}
+
+/// A device that joined after the backup was made is the only one that knows of a no, and the cell does not
+/// know the device.
+#[test]
+fn a15_a_no_outlives_a_cell_that_forgot_who_said_it() {
+    let mut world = World::new();
+    let (first, phrase) = world.create("home");
+    first.add(&world.tree("tree"));
+    first.consent();
+    first.run().unwrap();
+    let kept = world.path("kept");
+    copy(&world.path("cell/store"), &kept);
+    let second = world.recover("second", &phrase).unwrap();
+    let papers = world.path("papers");
+    std::fs::create_dir(&papers).unwrap();
+    std::fs::write(papers.join("note.txt"), "note").unwrap();
+    second.add(&papers);
+    second.consent();
+    second.run().unwrap();
+    off_everywhere(&second);
+    world.put_cell_back(&kept);
+    // The first device knew nothing of all that, and goes on.
+    let shown = propose(&first);
+    assert!(shown.is_older && shown.lost.is_empty());
+    accept(&first, &shown.token);
+    assert_eq!(states(&first), ["live"]);
+
+    let forgotten = second.ask(Command::ReAnchorPropose).unwrap_err();
+    assert_eq!(forgotten.kind, FailureKind::Integrity);
+    assert!(forgotten.hint.unwrap().contains("candor account recover"));
+    let memory = std::fs::read(second.engine.home().join("memory")).unwrap();
+    drop(second);
+    // Nobody else's words do it.
+    let other = candor_client::engine::draw_phrase(&candor_client::SystemEntropy).unwrap();
+    let refused = world.recover("second", &other).err().unwrap();
+    assert_eq!(refused.kind, FailureKind::Usage);
+    let second = world.recover("second", &phrase).unwrap();
+    let home = second.engine.home();
+    assert!(home.join("former-1/keys").exists() && home.join("former-1/ledger").exists());
+    // What it saw is still remembered, and a person asked.
+    assert_eq!(std::fs::read(home.join("memory")).unwrap(), memory);
+    assert_eq!(second.run().unwrap_err().kind, FailureKind::NoConsent);
+    let shown = propose(&second);
+    assert!(
+        shown
+            .lost
+            .iter()
+            .any(|lost| lost.kind == "a withdrawal of consent")
+    );
+    assert!(
+        shown
+            .heads
+            .iter()
+            .any(|head| head.before == 1 && head.now == 0)
+    );
+    accept(&second, &shown.token);
+    assert_eq!(states(&first), ["withdrawn"]);
+    assert_eq!(first.run().unwrap_err().kind, FailureKind::NoConsent);
+    // Its folder is there, and goes on under a new yes.
+    let [set] = second.status().sets.try_into().unwrap();
+    assert_ne!(set.consent, "on");
+    second.consent();
+    second.run().unwrap();
+    second
+        .restore("papers:latest", &world.path("back"))
+        .unwrap();
+    assert_same(&papers, &world.path("back/papers"));
+}
+
+#[test]
+fn a_device_that_the_cell_knows_does_not_join_twice() {
+    let world = World::new();
+    let (person, phrase) = world.create("home");
+    let home = person.engine.home().to_owned();
+    drop(person);
+    let keys = std::fs::read(home.join("keys")).unwrap();
+    let refused = world.recover("home", &phrase).err().unwrap();
+    assert_eq!(refused.kind, FailureKind::Usage);
+    assert!(refused.sentence.contains("the cell knows it"));
+    assert_eq!(std::fs::read(home.join("keys")).unwrap(), keys);
+    assert!(!home.join("former-1").exists());
+}
+
+#[test]
+fn a_home_without_its_keys_joins_anew_and_keeps_its_folders() {
+    let world = World::new();
+    let (person, phrase) = world.create("home");
+    let tree = world.tree("tree");
+    person.add(&tree);
+    person.consent();
+    person.run().unwrap();
+    let home = person.engine.home().to_owned();
+    drop(person);
+    std::fs::remove_file(home.join("keys")).unwrap();
+    // Nor is a new account mixed with what is left of the old one.
+    let other = candor_client::engine::draw_phrase(&candor_client::SystemEntropy).unwrap();
+    let new = candor_client::engine::create_account(world.params("home", world.invite()), &other);
+    assert_eq!(new.err().unwrap().kind, FailureKind::Usage);
+    let person = world.recover("home", &phrase).unwrap();
+    assert_eq!(person.status().sets.len(), 1);
+    person.consent();
+    person.run().unwrap();
+    person.restore("latest", &world.path("back")).unwrap();
+    assert_same(&tree, &world.path("back/tree"));
+    assert_eq!(person.alarms(), Vec::<String>::new());
+}

@@ -27,7 +27,7 @@ const APART_MAX_MS: i64 = 270_000;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
-/// How long a quorum may be silent before a device says that the log is frozen, with an hour to spare.
+/// How long a device may find a quorum silent before it says that the log is frozen, with an hour to spare.
 const SILENT_MAX_MS: i64 = 23 * HOUR_MS;
 
 /// How long a log that has just begun is waited for, as its person is told to.
@@ -61,8 +61,8 @@ struct Device {
     /// The set in which everything is safe, if the last backup succeeded since the last change.
     safe: Option<String>,
     quorum: Option<Quorum>,
-    /// How long ago it looked and a quorum vouched for what it saw.
-    unvouched_ms: i64,
+    /// How long ago it first looked and no quorum vouched for what it saw, if none did since.
+    unvouched_ms: Option<i64>,
     /// Older states that its person accepted.
     accepted: usize,
 }
@@ -249,7 +249,7 @@ impl<'t> History<'t> {
             is_unheard: false,
             safe: None,
             quorum,
-            unvouched_ms: 0,
+            unvouched_ms: None,
             accepted: 0,
         };
         device.add_set();
@@ -331,6 +331,8 @@ impl<'t> History<'t> {
         }
         let device = &mut self.devices[n];
         device.safe = Some(device.set.clone());
+        // It looked at the log, too, and the quorum's word may have been on its way still.
+        device.unvouched_ms.get_or_insert(0);
     }
 
     /// Consent off where it was on, and on where it was off. Off is off for the whole account.
@@ -410,8 +412,11 @@ impl<'t> History<'t> {
             // Those that were silent may have spoken again.
             assert_ne!(log.standing, "stale", "{}", log.sentence);
         }
+        let unvouched_ms = &mut self.devices[n].unvouched_ms;
         if log.standing == "witnessed" {
-            self.devices[n].unvouched_ms = 0;
+            *unvouched_ms = None;
+        } else {
+            unvouched_ms.get_or_insert(0);
         }
     }
 
@@ -527,13 +532,17 @@ impl<'t> History<'t> {
 
     /// Time passes, for everybody.
     fn pass_time(&mut self, ms: i64) {
-        let is_silent =
-            |device: &Device| !self.has_quorum(device) && device.unvouched_ms + ms > SILENT_MAX_MS;
+        let is_silent = |device: &Device| {
+            let is_long = |unvouched_ms| unvouched_ms + ms > SILENT_MAX_MS;
+            !self.has_quorum(device) && device.unvouched_ms.is_some_and(is_long)
+        };
         if self.devices.iter().any(is_silent) {
             self.bring_witnesses_back();
         }
         for device in &mut self.devices {
-            device.unvouched_ms += ms;
+            if let Some(unvouched_ms) = &mut device.unvouched_ms {
+                *unvouched_ms += ms;
+            }
         }
         self.tell(format_args!("{} minutes pass", ms / 60_000));
         for clock in [&self.true_clock, &self.world.clock, &self.world.cell_clock] {
@@ -591,10 +600,11 @@ impl<'t> History<'t> {
             friend.is_gone = !friend.start();
             return self.tell(format_args!("{name} witnesses again"));
         }
-        // Whoever looks for the first time in days while a quorum is silent cannot know since when.
+        // Who found no word at a look, and at the next one a day later, cannot know that there was one between.
         for m in 0..self.devices.len() {
             let device = &self.devices[m];
-            if device.unvouched_ms > 0 && device.quorum.is_some() && self.has_quorum(device) {
+            let is_open = device.unvouched_ms.is_some_and(|ms| ms > 0);
+            if is_open && device.quorum.is_some() && self.has_quorum(device) {
                 self.monitor(m);
             }
         }

@@ -29,22 +29,35 @@ impl History<'_> {
         }
         // Devices that the copy does not know come last: another one may bring them back.
         order.sort_by_key(|n| !self.kept[which].homes.contains(&self.devices[*n].home));
-        let mut forgotten = None;
+        let mut forgotten = Vec::new();
         for n in order {
             self.devices[n].safe = None;
             match self.accept(n, which) {
                 Some(lost) => is_whole &= lost == 0,
-                None => forgotten = Some(n),
+                None => forgotten.push(n),
             }
         }
-        if let Some(n) = forgotten {
+        for n in forgotten {
             is_whole = false;
-            let device = self.devices.remove(n);
-            self.tell(format_args!("{} is known to nobody any more", device.home));
-            drop(device);
-            self.join();
+            self.rejoin(n, which);
         }
         self.settle(is_whole);
+    }
+
+    /// A device that nobody brought back joins anew in its own home, and its person accepts what is lost.
+    fn rejoin(&mut self, n: usize, which: usize) {
+        let mut device = self.devices.remove(n);
+        let home = device.home.clone();
+        self.tell(format_args!(
+            "{home} is known to nobody any more, and joins anew"
+        ));
+        drop(device.person);
+        device.person = self.world.recover(&home, &self.phrase).unwrap();
+        // The ledger is a new one, with no alarm in it.
+        device.accepted = 0;
+        self.devices.insert(n, device);
+        self.write_policy(n);
+        self.accept_shown(n, which, 2).unwrap();
     }
 
     /// What became of consents. A yes may be lost with a restored cell, and is asked for again; a no is not.
