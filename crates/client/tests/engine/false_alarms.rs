@@ -199,6 +199,12 @@ fn a_log_whose_witnesses_fell_silent_lately_is_not_frozen() {
         clock.forward_ms(3 * 24 * HOUR_MS);
     }
     friends.vouch_on_the_wire(&world, 1, now_s(&world));
+    // The log went on meanwhile.
+    let before = world.log_file("checkpoint");
+    world.create("another");
+    while world.log_file("checkpoint") == before {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     for _ in 0..2 {
         let log = monitor(&person).log;
         assert_eq!(log.standing, "unwitnessed", "{}", log.sentence);
