@@ -8,8 +8,35 @@ use std::process::Stdio;
 
 use crate::sys::{self, Doing, Failure, Outcome};
 
-/// The test that plays histories of cells, devices and witnesses.
-const HISTORIES: &str = "histories::honest_histories_raise_no_alarm";
+/// A test that plays from seeds, in which crate, and the variables that tell it how many and which.
+struct Played {
+    package: &'static str,
+    /// What `cargo test` calls its program.
+    target: &'static [&'static str],
+    test: &'static str,
+    count: &'static str,
+    first: &'static str,
+    /// What is played.
+    what: &'static str,
+}
+
+const LOG: Played = Played {
+    package: "candor-client",
+    target: &["--test", "engine"],
+    test: "histories::honest_histories_raise_no_alarm",
+    count: "CANDOR_HISTORIES",
+    first: "CANDOR_HISTORY_FIRST",
+    what: "histories",
+};
+
+const PRUNE: Played = Played {
+    package: "candor-vault",
+    target: &["--lib"],
+    test: "prune::tests::a_thousand_schedules_lose_nothing",
+    count: "CANDOR_SCHEDULES",
+    first: "CANDOR_SCHEDULE_FIRST",
+    what: "schedules",
+};
 
 /// Which simulation.
 #[derive(clap::Args)]
@@ -22,15 +49,18 @@ pub(crate) struct Options {
 enum Simulation {
     /// Honest histories of cells with transparency logs, and of their devices and witnesses: none may
     /// raise an alarm.
-    Log(LogOptions),
+    Log(Seeds),
+    /// Schedules of two devices that back up, forget and prune at once, while the cell deletes what is
+    /// condemned at any moment: nothing that a snapshot needs may be lost.
+    Prune(Seeds),
 }
 
-/// How many histories, and which.
+/// How many, and which.
 #[derive(clap::Args)]
-struct LogOptions {
+struct Seeds {
     /// How many.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
-    histories: u64,
+    #[arg(long, visible_alias = "histories", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
     /// Seed of the first one; the others follow it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -39,51 +69,56 @@ struct LogOptions {
 /// Runs one.
 pub(crate) fn run(options: &Options) -> Outcome {
     match &options.what {
-        Simulation::Log(options) => log(options),
+        Simulation::Log(seeds) => play(&LOG, seeds),
+        Simulation::Prune(seeds) => play(&PRUNE, seeds),
     }
 }
 
-fn log(options: &LogOptions) -> Outcome {
+fn play(played: &Played, seeds: &Seeds) -> Outcome {
     let mut command = sys::cargo();
-    let build = ["test", "--release", "--locked", "--quiet"];
-    let which = ["-p", "candor-client", "--test", "engine", "--"];
     command
-        .args(build)
-        .args(which)
-        .args(["--exact", HISTORIES, "--ignored", "--nocapture"])
-        .env("CANDOR_HISTORIES", options.histories.to_string())
-        .env("CANDOR_HISTORY_FIRST", options.seed.to_string())
+        .args([
+            "test",
+            "--release",
+            "--locked",
+            "--quiet",
+            "-p",
+            played.package,
+        ])
+        .args(played.target)
+        .args(["--", "--exact", played.test, "--ignored", "--nocapture"])
+        .env(played.count, seeds.count.to_string())
+        .env(played.first, seeds.seed.to_string())
         .env_remove("CANDOR_HISTORY_SEED")
         .stdout(Stdio::piped());
     println!("$ {}", sys::shown(&command));
     let mut child = command.spawn().doing("starting the simulation")?;
-    let mut played = None;
+    let mut outcome_found = None;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line?;
-            played = outcome(&line).or(played);
+            outcome_found = outcome(&line).or(outcome_found);
             println!("{line}");
         }
     }
     let status = child.wait()?;
-    match played {
-        Some((histories, 0)) if status.success() && histories == options.histories => {
-            println!("{histories} histories, 0 alarms");
+    let what = played.what;
+    match outcome_found {
+        Some((count, 0)) if status.success() && count == seeds.count => {
+            println!("{count} {what}, 0 failed");
             Ok(())
         }
-        Some((histories, failed)) => Err(Failure::new(format!(
-            "{failed} of {histories} histories failed"
-        ))),
+        Some((count, failed)) => Err(Failure::new(format!("{failed} of {count} {what} failed"))),
         None => Err(Failure::new(format!("the simulation ended with {status}"))),
     }
 }
 
-/// Histories that were played, and those that failed, if this is the line that says so. The test runner may
+/// How many were played, and how many failed, if this is the line that says so. The test runner may
 /// have written its own words before.
 fn outcome(line: &str) -> Option<(u64, u64)> {
     let (_, rest) = line.split_once("simulated\t")?;
-    let (histories, failed) = rest.split_once('\t')?;
-    Some((histories.parse().ok()?, failed.parse().ok()?))
+    let (count, failed) = rest.split_once('\t')?;
+    Some((count.parse().ok()?, failed.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -272,6 +272,9 @@ pub(crate) enum BackupCommand {
     Snapshots {
         /// The set; all of the account's without it
         set: Option<String>,
+        /// Those that were forgotten and can still be brought back
+        #[arg(long, conflicts_with = "set")]
+        forgotten: bool,
     },
     /// List what is in a snapshot; without PATH, its top
     #[command(
@@ -312,6 +315,57 @@ pub(crate) enum BackupCommand {
         #[arg(long)]
         read_data: bool,
     },
+    /// Take snapshots off the list, by name or by what is to stay
+    #[command(
+        after_help = "Example:\n  candor backup forget --keep-daily 7 --keep-weekly 8 --keep-monthly 24 --dry-run\n  candor backup forget 3f9a1c\n  candor backup forget --undo 3f9a1c\n\nRules count for each set and each device that made snapshots in it. Nothing is deleted: see `candor backup prune`."
+    )]
+    Forget(ForgetArgs),
+    /// Find what no snapshot needs; the cell deletes it when its retention window is over
+    #[command(
+        after_help = "Example:\n  candor backup prune\n\nIt may run beside backups, be stopped at any time and go on later, here or on another device."
+    )]
+    Prune {
+        /// The set; all that are on without it
+        set: Option<String>,
+        /// How much of what is stored may be unneeded; the rest is not worth storing again
+        #[arg(long, value_name = "PERCENT", default_value_t = candor_client::MAX_UNUSED_PERCENT, value_parser = clap::value_parser!(u8).range(0..=100))]
+        max_unused: u8,
+    },
+}
+
+/// `candor backup forget`
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArgs {
+    /// Ids, or the beginnings of them.
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) snapshots: Vec<String>,
+    /// Only snapshots of this set
+    #[arg(long, value_name = "SET")]
+    pub(crate) set: Option<String>,
+    /// Keep the newest N
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) keep_last: u32,
+    /// Keep the newest of each of the newest N hours that have one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) keep_hourly: u32,
+    /// … days (UTC)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) keep_daily: u32,
+    /// … weeks, from Monday on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) keep_weekly: u32,
+    /// … months
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) keep_monthly: u32,
+    /// … years
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) keep_yearly: u32,
+    /// Only show which would go
+    #[arg(long, short = 'n', conflicts_with = "undo")]
+    pub(crate) dry_run: bool,
+    /// Bring the named snapshots back
+    #[arg(long, requires = "snapshots", conflicts_with_all = ["set", "keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly"])]
+    pub(crate) undo: bool,
 }
 
 /// `candor backup restore`

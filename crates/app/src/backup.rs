@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use candor_client::commands::{BackupView, Command, Event, View};
+use candor_client::commands::{BackupView, Command, Event, Keep, View};
 use candor_client::path_text::PathText;
 
 use crate::App;
-use crate::args::{BackupCommand, RestoreArgs};
+use crate::args::{BackupCommand, ForgetArgs, RestoreArgs};
 use crate::door::Door;
 use crate::failure::{Doing as _, Failure, Kind, Outcome};
 use crate::progress::{execute, execute_with, object, view};
@@ -53,7 +53,14 @@ fn run_through(app: &App, door: &mut Door, command: BackupCommand) -> Outcome {
             show_backups(app, &backups)
         }
         BackupCommand::List => show_sets(app, &execute(app, door, Command::BackupList)?),
-        BackupCommand::Snapshots { set } => {
+        BackupCommand::Snapshots {
+            forgotten: true, ..
+        } => {
+            let found = view!(execute(app, door, Command::BackupForgotten)?, Forgotten)?;
+            object(&app.ui, "forgotten", &found)?;
+            app.ui.data(&views::snapshots(&found.snapshots).join("\n"))
+        }
+        BackupCommand::Snapshots { set, .. } => {
             let snapshots = view!(
                 execute(app, door, Command::BackupSnapshots { set })?,
                 Snapshots
@@ -81,6 +88,8 @@ fn run_through(app: &App, door: &mut Door, command: BackupCommand) -> Outcome {
         BackupCommand::Diff { a, b } => list(app, door, Command::BackupDiff { a, b }),
         BackupCommand::Restore(args) => restore(app, door, &args),
         BackupCommand::Check { read_data } => check(app, door, read_data),
+        BackupCommand::Forget(args) => forget(app, door, args),
+        BackupCommand::Prune { set, max_unused } => prune(app, door, set, max_unused),
     }
 }
 
@@ -229,6 +238,78 @@ fn check(app: &App, door: &mut Door, read_data: bool) -> Outcome {
     let objects = text::counted(checked.damaged.len() as u64, "object is", "objects are");
     Err(Failure::new(Kind::Integrity, format!("{objects} missing or damaged at the cell"))
         .hint("what is still on this device is sent again by `candor backup run --all`; tell whoever runs the cell"))
+}
+
+fn forget(app: &App, door: &mut Door, args: ForgetArgs) -> Outcome {
+    if args.undo {
+        let snapshots = args.snapshots;
+        let back = execute(app, door, Command::BackupUnforget { snapshots })?;
+        let back = view!(back, Forgotten)?;
+        object(&app.ui, "brought-back", &back)?;
+        let count = text::counted(back.snapshots.len() as u64, "snapshot is", "snapshots are");
+        return app.ui.data(&format!("{count} on the list again"));
+    }
+    let dry_run = args.dry_run;
+    let command = Command::BackupForget {
+        snapshots: args.snapshots,
+        set: args.set,
+        keep: Keep {
+            last: args.keep_last,
+            hourly: args.keep_hourly,
+            daily: args.keep_daily,
+            weekly: args.keep_weekly,
+            monthly: args.keep_monthly,
+            yearly: args.keep_yearly,
+        },
+        dry_run,
+    };
+    let gone = view!(execute(app, door, command)?, Forgotten)?;
+    object(&app.ui, "forgotten", &gone)?;
+    if !gone.snapshots.is_empty() {
+        app.ui.data(&views::snapshots(&gone.snapshots).join("\n"))?;
+    }
+    let (count, left) = (gone.snapshots.len() as u64, gone.left);
+    let (is, are) = if dry_run {
+        (
+            "snapshot would be forgotten",
+            "snapshots would be forgotten",
+        )
+    } else {
+        ("snapshot is forgotten", "snapshots are forgotten")
+    };
+    app.ui
+        .data(&format!("{}, {left} stay", text::counted(count, is, are)))?;
+    if count > 0 && !dry_run {
+        app.ui.note("What only they needed is at the cell still. To bring one back: candor backup forget --undo SNAPSHOT\nTo let go of it: candor backup prune");
+    }
+    Ok(())
+}
+
+fn prune(app: &App, door: &mut Door, set: Option<String>, max_unused_percent: u8) -> Outcome {
+    let command = Command::BackupPrune {
+        set,
+        max_unused_percent,
+    };
+    let pruned = view!(execute(app, door, command)?, Pruned)?;
+    object(&app.ui, "pruned", &pruned)?;
+    if pruned.packs_gone + pruned.orphans == 0 {
+        return app.ui.data("nothing is superfluous");
+    }
+    let days = text::counted(u64::from(pruned.retention_days), "day", "days");
+    app.ui.data(&format!(
+        "{} are superfluous; the cell deletes them in {days}",
+        text::bytes(pruned.bytes_gone)
+    ))?;
+    if pruned.packs_rewritten > 0 {
+        app.ui.data(&format!(
+            "{} of them were in part needed, which is stored again in {}",
+            text::counted(pruned.packs_rewritten, "pack", "packs"),
+            text::bytes(pruned.bytes_stored)
+        ))?;
+    }
+    app.ui
+        .note("Until then `candor backup snapshots --forgotten` shows what can be brought back.");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use candor_vault::Presence;
 use candor_wire::api::{
     API_VERSION, AppendChain, Appended, CellDescription, ChainPage, EndpointId, ErrorCode,
     ErrorReply, FoundAccount, HasObjects, HasReply, HeadReply, ObjectPage, OpenAccount, StateReply,
@@ -288,12 +289,14 @@ impl Api {
         vault: VaultId,
         expected: Option<HeadHash>,
         head: &SignedHead,
+        rescued: &[ObjectId],
     ) -> Result<(), ApiError> {
         let hash = head.hash();
         let body = SwapHead {
             version: API_VERSION,
             expected,
             head: head.clone(),
+            rescued: (!rescued.is_empty()).then(|| rescued.to_vec()),
         };
         let (account_text, vault_text) = (account.to_string(), vault.to_string());
         let place = [
@@ -408,16 +411,16 @@ impl Api {
         Ok(bytes)
     }
 
-    /// Which objects are stored: one answer for each, in order.
+    /// Which objects are stored, and which of them the cell will delete: one answer for each, in order.
     pub async fn has_objects(
         &self,
         account: AccountId,
         vault: VaultId,
         objects: &[ObjectId],
-    ) -> Result<Vec<bool>, ApiError> {
+    ) -> Result<Vec<Presence>, ApiError> {
         let (account, vault) = (account.to_string(), vault.to_string());
         let place = [("account", account.as_str()), ("vault", vault.as_str())];
-        let mut stored = Vec::with_capacity(objects.len());
+        let mut standing = Vec::with_capacity(objects.len());
         for some in objects.chunks(HAS_MAX_IDS) {
             let body = HasObjects {
                 version: API_VERSION,
@@ -429,12 +432,18 @@ impl Api {
             };
             let reply: HasReply = self.ask(request).await?;
             version(reply.version)?;
-            if reply.stored.len() != some.len() {
+            let condemned = reply.condemned.unwrap_or_else(|| vec![false; some.len()]);
+            if reply.stored.len() != some.len() || condemned.len() != some.len() {
                 return integrity("it does not answer what was asked");
             }
-            stored.extend(reply.stored);
+            let answers = reply.stored.into_iter().zip(condemned);
+            standing.extend(answers.map(|answer| match answer {
+                (false, _) => Presence::Absent,
+                (true, false) => Presence::Stored,
+                (true, true) => Presence::Condemned,
+            }));
         }
-        Ok(stored)
+        Ok(standing)
     }
 
     /// A page of the vault's objects, those after `after`, ascending.

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candor_consent::{Backup, Grant, Refusal};
-use candor_vault::ObjectSink;
 use candor_vault::backup::{self, BackupError, BackupJob, BackupStats};
 use candor_vault::report::Cancel;
 use candor_vault::rules::Rules;
+use candor_vault::{ObjectSink, RepositoryError};
 use candor_wire::consent_record::ServiceCode;
 use candor_wire::{Millis, StatementId, VaultId};
 
@@ -30,6 +30,11 @@ use crate::engine::Engine;
 use crate::events::{Events, Meter, pump};
 use crate::failure;
 use crate::path_text::PathText;
+use crate::restore_flow::Held;
+
+/// How often a run is done again because another device pruned what it relied on. Each time somebody else's
+/// prune was done in between.
+const RUNS_MAX: u32 = 4;
 
 /// Checks that the globs of a set can be understood, before it is kept.
 pub(crate) fn check_excludes(set: &BackupSet) -> Result<(), Failure> {
@@ -136,7 +141,10 @@ impl Engine {
     }
 
     /// Which sets are asked for, and which of them may run.
-    fn sets_to_run(&self, names: &[String]) -> Result<(Vec<BackupSet>, Vec<String>), Failure> {
+    pub(crate) fn sets_to_run(
+        &self,
+        names: &[String],
+    ) -> Result<(Vec<BackupSet>, Vec<String>), Failure> {
         let mut asked = Vec::new();
         if names.is_empty() {
             asked = self.store().sets()?;
@@ -251,6 +259,29 @@ impl Engine {
         }
     }
 
+    /// Opens the vault of a set to change it: grant, lock, chain, head and index.
+    pub(crate) fn begin_writing(
+        &self,
+        set: &BackupSet,
+        events: &Events,
+        cancel: &Cancel,
+        begun: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Held<'_>, Failure> {
+        let grant = self.grant_for(set)??;
+        let vault = grant.vault().ok_or(Refusal::NoConsent {
+            service: ServiceCode::Backup,
+        })?;
+        let hold = self.hold_vault(vault, cancel)?;
+        let api = self.open_api(Box::new(grant))?;
+        begun()?;
+        self.sync_chain(&api)?;
+        // What was read may have ended it: another device of the account withdrew.
+        self.grant_for(set)??;
+        let objects = self.objects(api, vault, cancel);
+        let open = self.open_vault(objects, vault, events)?;
+        Ok(Held::new(hold, open))
+    }
+
     fn back_up(
         &self,
         set: &BackupSet,
@@ -259,30 +290,36 @@ impl Engine {
     ) -> Result<(BackupView, Arc<Api>), Failure> {
         let began = Instant::now();
         let time = self.now();
-        let grant = self.grant_for(set)??;
-        let vault = grant.vault().ok_or(Refusal::NoConsent {
-            service: ServiceCode::Backup,
+        let mut writing = self.begin_writing(set, events, cancel, || {
+            Ok(self.store().run_began(&set.name, time)?)
         })?;
-        let _hold = self.hold_vault(vault, cancel)?;
-        let api = self.open_api(Box::new(grant))?;
-        self.store().run_began(&set.name, time)?;
-        self.sync_chain(&api)?;
-        // What was read may have ended it: another device of the account withdrew.
-        self.grant_for(set)??;
-        let objects = self.objects(Arc::clone(&api), vault, cancel);
-        let mut open = self.open_vault(Arc::clone(&objects), vault, events)?;
+        let open = &mut writing.open;
+        let objects = Arc::clone(&open.objects);
         let moved = || objects.moved_bytes();
-        let meter = Meter::new(events, "backup", &moved);
-        let job = self.job(set, vault, time)?;
-        let sink: Arc<dyn ObjectSink> = Arc::clone(&objects) as Arc<dyn ObjectSink>;
-        let outcome = backup::run(&mut open.repository, &job, sink, &meter, cancel)
-            .map_err(|error| run_failed(&error))?;
-        meter.finish();
-        let problems = tell_problems(&outcome.problems, events);
-        let snapshot = match outcome.staged {
-            Some(staged) => self.move_head(&mut open, staged, time)?,
-            None => outcome.snapshot,
+        let job = self.job(set, open.vault, time)?;
+        let mut tries = 0;
+        let outcome = loop {
+            let meter = Meter::new(events, "backup", &moved);
+            let sink: Arc<dyn ObjectSink> = Arc::clone(&objects) as Arc<dyn ObjectSink>;
+            let mut outcome = backup::run(&mut open.repository, &job, sink, &meter, cancel)
+                .map_err(|error| run_failed(&error))?;
+            meter.finish();
+            let is_there = match outcome.staged.take() {
+                Some(staged) => self.add_snapshot(open, staged, &outcome.snapshot, time)?,
+                None => true,
+            };
+            tries += 1;
+            if is_there {
+                break outcome;
+            }
+            if tries == RUNS_MAX {
+                return Err(RepositoryError::Outdated.into());
+            }
+            events.step("another device pruned meanwhile; what is gone is sent again");
         };
+        let problems = tell_problems(&outcome.problems, events);
+        let snapshot = outcome.snapshot;
+        let api = Arc::clone(objects.api());
         self.store()
             .run_succeeded(&set.name, self.now(), problems)?;
         let BackupStats {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use candor_vault::report::Cancel;
-use candor_vault::{ObjectSink, ObjectSource, SinkError, SourceError};
+use candor_vault::{ObjectSink, ObjectSource, Presence, SinkError, SourceError};
 use candor_wire::api::ErrorCode;
 use candor_wire::limits::OBJECT_MAX_BYTES;
 use candor_wire::{AccountId, ObjectId, VaultId};
@@ -148,12 +148,24 @@ impl ObjectSource for CellObjects {
         Ok(bytes)
     }
 
-    fn has(&self, objects: &[ObjectId]) -> Result<Vec<bool>, SourceError> {
+    fn has(&self, objects: &[ObjectId]) -> Result<Vec<Presence>, SourceError> {
         self.may_go_on()?;
         let none = ObjectId::from_bytes([0; ObjectId::BYTES]);
         let asked_first = objects.first().copied().unwrap_or(none);
         self.runtime
             .block_on(self.api.has_objects(self.account, self.vault, objects))
             .map_err(|error| Self::source_fault(asked_first, error))
+    }
+
+    fn list(&self, after: Option<ObjectId>) -> Result<Vec<(ObjectId, u64)>, SourceError> {
+        self.may_go_on()?;
+        let asked = after.unwrap_or(ObjectId::from_bytes([0; ObjectId::BYTES]));
+        let listing = self.api.list_objects(self.account, self.vault, after);
+        let page = self
+            .runtime
+            .block_on(listing)
+            .map_err(|error| Self::source_fault(asked, error))?;
+        let objects = page.objects.into_iter();
+        Ok(objects.map(|one| (one.object, one.bytes)).collect())
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::path_text::PathText;
 
 /// The version of these types; both ends of a socket must have the same.
-pub const COMMANDS_VERSION: u32 = 2;
+pub const COMMANDS_VERSION: u32 = 3;
 
 /// A request to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +113,32 @@ pub enum Command {
         /// Read and verify every byte.
         read_data: bool,
     },
+    /// Takes snapshots of this device's sets off the list (grant: backup). What only they needed stays at the
+    /// cell until it is pruned.
+    BackupForget {
+        /// Which, by id or the beginning of one.
+        snapshots: Vec<String>,
+        /// Of which set the rules take snapshots; `None` for all sets that are on.
+        set: Option<String>,
+        /// What stays. Without rules only `snapshots` go.
+        keep: Keep,
+        /// Only tell which would go.
+        dry_run: bool,
+    },
+    /// Snapshots that were forgotten and are still at the cell (grant: backup).
+    BackupForgotten,
+    /// Brings forgotten snapshots back (grant: backup).
+    BackupUnforget {
+        /// Which, by id or the beginning of one.
+        snapshots: Vec<String>,
+    },
+    /// Finds what no snapshot needs, and has the cell delete it after its retention window (grant: backup).
+    BackupPrune {
+        /// A set; `None` for all that are on.
+        set: Option<String>,
+        /// How much of what is stored may be unneeded, in percent; the rest is not worth storing again.
+        max_unused_percent: u8,
+    },
     /// What a cell that was restored from a backup lost (errand: re-anchor). Changes nothing.
     ReAnchorPropose,
     /// Accepts exactly that (errand: re-anchor).
@@ -143,6 +169,23 @@ pub enum Command {
     PhraseConfirmed,
     /// Asks a running engine to end cleanly.
     Stop,
+}
+
+/// Keep rules: the newest snapshot of each of the newest so many periods, for each device and set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// The newest snapshots.
+    pub last: u32,
+    /// Hours.
+    pub hourly: u32,
+    /// Days, UTC.
+    pub daily: u32,
+    /// Weeks from Monday on.
+    pub weekly: u32,
+    /// Months.
+    pub monthly: u32,
+    /// Years.
+    pub yearly: u32,
 }
 
 /// How a person said yes.
@@ -181,7 +224,7 @@ pub enum Event {
 /// Progress of long work.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// What is going on: `scan`, `backup`, `restore`, `check`.
+    /// What is going on: `scan`, `backup`, `restore`, `check`, `prune`.
     pub phase: String,
     /// Files done.
     pub files: u64,
@@ -304,6 +347,10 @@ pub enum View {
     Restored(RestoredView),
     /// Answer to [`Command::BackupCheck`].
     Checked(CheckView),
+    /// Answer to [`Command::BackupForget`], [`Command::BackupForgotten`] and [`Command::BackupUnforget`].
+    Forgotten(ForgottenView),
+    /// Answer to [`Command::BackupPrune`].
+    Pruned(PrunedView),
     /// Answer to [`Command::LedgerVerify`].
     LedgerVerified(LedgerVerifiedView),
     /// Answer to [`Command::LogCheckpoint`].
@@ -316,6 +363,34 @@ pub enum View {
     ReAnchor(ReAnchorView),
     /// Answer to [`Command::ReAnchorAccept`].
     ReAnchored(ReAnchoredView),
+}
+
+/// Snapshots that are off the list, or would be, or are on it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgottenView {
+    /// Which.
+    pub snapshots: Vec<SnapshotView>,
+    /// How many are on the list of the same sets.
+    pub left: u64,
+    /// How many days the cell keeps what was pruned.
+    pub retention_days: u32,
+}
+
+/// What a prune did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunedView {
+    /// Packs that nobody needs any more, those that were stored again included.
+    pub packs_gone: u64,
+    /// Bytes that the cell deletes after its retention window.
+    pub bytes_gone: u64,
+    /// Packs whose needed part was stored again.
+    pub packs_rewritten: u64,
+    /// Bytes that were stored for that.
+    pub bytes_stored: u64,
+    /// Objects that nothing named; counted in the bytes.
+    pub orphans: u64,
+    /// How many days the cell keeps them.
+    pub retention_days: u32,
 }
 
 /// What a restored cell lost.

@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::commands::{Command, Event, Failure, FailureKind, View};
 use crate::device_store::{DeviceStore, PendingWithdrawal};
 use crate::egress::{CellDoor, Egress, EgressParts};
+use crate::forget_flow::Which;
 use crate::home::Home;
 use crate::keystore::{KeyProtection, KeyStore, NewKeys};
 use crate::ledger::{Ledger, LedgerParts};
@@ -251,6 +252,27 @@ impl Engine {
                 privileged,
             } => self.backup_restore(&snapshot, &paths, &to, privileged, events, cancel),
             Command::BackupCheck { read_data } => self.backup_check(read_data, events, cancel),
+            Command::BackupForget {
+                snapshots,
+                set,
+                keep,
+                dry_run,
+            } => {
+                let which = Which {
+                    snapshots: &snapshots,
+                    set: set.as_deref(),
+                    keep,
+                };
+                self.backup_forget(&which, dry_run, events, cancel)
+            }
+            Command::BackupForgotten => self.backup_forgotten(events, cancel),
+            Command::BackupUnforget { snapshots } => {
+                self.backup_unforget(&snapshots, events, cancel)
+            }
+            Command::BackupPrune {
+                set,
+                max_unused_percent,
+            } => self.backup_prune(set.as_deref(), max_unused_percent, events, cancel),
             Command::ReAnchorPropose => self.re_anchor_propose(),
             Command::ReAnchorAccept { token } => self.re_anchor_accept(&token, cancel),
             Command::Ledger { since_ms } => {

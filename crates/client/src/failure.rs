@@ -340,6 +340,9 @@ fn of_the_vault(error: &(dyn Error + 'static)) -> Option<Failure> {
         RepositoryError::Outdated => {
             Failure::new(FailureKind::Failed, error.to_string()).with_hint(RESUMES)
         }
+        RepositoryError::Gone => Failure::new(FailureKind::Failed, error.to_string()).with_hint(
+            "the cell's retention window is over; what is still on a device can be backed up anew",
+        ),
         _ => Failure::new(FailureKind::Failed, error.to_string()),
     })
 }

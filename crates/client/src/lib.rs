@@ -32,6 +32,7 @@ mod consent_flow;
 mod durable;
 mod events;
 mod failure;
+mod forget_flow;
 mod re_anchor_flow;
 mod receipt_flow;
 mod rejoin;
@@ -43,6 +44,7 @@ mod vault_access;
 mod test_support;
 
 pub use api::{Api, ApiError};
+pub use candor_vault::prune::MAX_UNUSED_PERCENT;
 pub use candor_vault::report::Cancel;
 pub use candor_vault::{Entropy, SystemEntropy};
 pub use egress::in_process::CellService;

@@ -102,6 +102,12 @@ pub(crate) struct Held<'e> {
     pub(crate) open: OpenVault,
 }
 
+impl<'e> Held<'e> {
+    pub(crate) const fn new(hold: VaultHold<'e>, open: OpenVault) -> Self {
+        Self { _hold: hold, open }
+    }
+}
+
 impl<'e> Session<'e> {
     pub(crate) fn begin(
         engine: &'e Engine,
@@ -135,7 +141,7 @@ impl<'e> Session<'e> {
             .engine
             .objects(Arc::clone(&self.api), vault, self.cancel);
         let open = self.engine.open_vault(objects, vault, self.events)?;
-        Ok(Held { _hold: hold, open })
+        Ok(Held::new(hold, open))
     }
 
     /// Where snapshots of a set can be: in the vault of this device's set of that name, or anywhere.
@@ -236,6 +242,27 @@ pub(crate) fn not_found() -> Failure {
         .with_hint("`candor backup snapshots` lists them")
 }
 
+/// A snapshot, for lists.
+pub(crate) fn snapshot_view(
+    open: &OpenVault,
+    entry: &SnapshotEntry,
+) -> Result<SnapshotView, Failure> {
+    let mut reader = open.repository.reader(&*open.objects);
+    let root = browse::root(&mut reader, entry.root).map_err(|error| Failure::of(&error))?;
+    let origins = root.origins.iter();
+    Ok(SnapshotView {
+        snapshot: entry.id.to_string(),
+        set: entry.set.clone(),
+        time_ms: entry.time.0,
+        device: entry.device.to_string(),
+        paths: origins
+            .map(|origin| PathText::from_bytes(&origin.path))
+            .collect(),
+        files: entry.stats.files,
+        bytes: entry.stats.bytes_total,
+    })
+}
+
 impl Engine {
     /// Does something with an errand on a worker thread.
     pub(crate) fn read_back<T: Send>(
@@ -270,22 +297,7 @@ impl Engine {
                     .iter()
                     .filter(|entry| set.is_none_or(|set| entry.set == set))
                 {
-                    let mut reader = open.repository.reader(&*open.objects);
-                    let root = browse::root(&mut reader, entry.root)
-                        .map_err(|error| Failure::of(&error))?;
-                    views.push(SnapshotView {
-                        snapshot: entry.id.to_string(),
-                        set: entry.set.clone(),
-                        time_ms: entry.time.0,
-                        device: entry.device.to_string(),
-                        paths: root
-                            .origins
-                            .iter()
-                            .map(|origin| PathText::from_bytes(&origin.path))
-                            .collect(),
-                        files: entry.stats.files,
-                        bytes: entry.stats.bytes_total,
-                    });
+                    views.push(snapshot_view(open, entry)?);
                 }
             }
             Ok(views)

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use candor_vault::report::Cancel;
-use candor_vault::{IndexError, Repository, RepositoryError, VaultKeys, seal};
+use candor_vault::{
+    IndexError, Repository, RepositoryError, SnapshotEntry, Staged, VaultKeys, seal,
+};
 use candor_wire::api::ErrorCode;
 use candor_wire::chain::AccountView as ChainView;
 use candor_wire::head::{HEAD_VERSION, Head, HeadHash, SignedHead};
@@ -164,78 +166,139 @@ impl Engine {
         ))
     }
 
-    /// Moves the head to what was staged, by compare-and-swap; when another device was faster, puts
-    /// the snapshot on top of its state and tries again. The new head is remembered before this
-    /// returns.
-    pub(crate) fn move_head(
+    /// Moves the head to what was staged, by compare-and-swap. The new head is remembered before this returns.
+    fn try_head(
         &self,
         open: &mut OpenVault,
-        mut staged: candor_vault::Staged,
+        staged: Staged,
         now: Millis,
-    ) -> Result<candor_vault::SnapshotEntry, Failure> {
+    ) -> Result<Moved, Failure> {
+        // Whoever switched the service off after the last object was sent gets no head either.
+        if open.objects.is_stopped() {
+            return Err(crate::failure::interrupted());
+        }
         let account = self.facts.account;
+        let next = Head {
+            version: HEAD_VERSION,
+            account,
+            vault: open.vault,
+            counter: open.head.map_or(1, |head| head.counter.saturating_add(1)),
+            previous: open.head.map(|head| head.hash),
+            manifest: staged.manifest(),
+            epoch: staged.epoch(),
+            device: self.facts.device,
+            time: now,
+            condemned: staged.condemned().to_vec(),
+        };
+        if next.counter != staged.counter() {
+            return Err(disagreement());
+        }
+        let signed = SignedHead::sign(&next, self.facts.signing.ed25519());
+        let known = KnownHead {
+            counter: next.counter,
+            hash: signed.hash(),
+            manifest: next.manifest,
+            epoch: next.epoch,
+        };
+        let api = open.objects.api();
+        let (previous, rescued) = (next.previous, staged.rescued());
+        match self
+            .runtime
+            .block_on(api.swap_head(account, open.vault, previous, &signed, rescued))
+        {
+            Ok(()) => {
+                self.memory.remember_head(known.seen(open.vault))?;
+                open.head = Some(known);
+                open.repository.accept(staged)?;
+                Ok(Moved::Done)
+            }
+            Err(ApiError::Refused {
+                code: ErrorCode::Conflict,
+                ..
+            }) => {
+                // The device that was faster may be one that this device has not heard of.
+                self.sync_chain(api)?;
+                let view = self.view()?;
+                let head = self.read_head(api, &view, open.vault)?;
+                Ok(Moved::Faster(head.ok_or_else(disagreement)?))
+            }
+            Err(error) if error.is_not_found() => Ok(Moved::Gone),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Moves the head to a manifest with one more snapshot; when another device was faster, puts the snapshot
+    /// on top of its state and tries again. `false`: another device removed what the run relied on, and this one
+    /// knows that by now. The run has to be done again.
+    pub(crate) fn add_snapshot(
+        &self,
+        open: &mut OpenVault,
+        mut staged: Staged,
+        snapshot: &SnapshotEntry,
+        now: Millis,
+    ) -> Result<bool, Failure> {
+        let objects = Arc::clone(&open.objects);
         for _ in 0..HEAD_TRIES_MAX {
-            // Whoever switched the service off after the last object was sent gets no head either.
-            if open.objects.is_stopped() {
-                return Err(crate::failure::interrupted());
-            }
-            let next = Head {
-                version: HEAD_VERSION,
-                account,
-                vault: open.vault,
-                counter: open.head.map_or(1, |head| head.counter.saturating_add(1)),
-                previous: open.head.map(|head| head.hash),
-                manifest: staged.manifest(),
-                epoch: staged.epoch(),
-                device: self.facts.device,
-                time: now,
-                condemned: Vec::new(),
+            let head = match self.try_head(open, staged, now)? {
+                Moved::Done => return Ok(true),
+                Moved::Faster(head) => head,
+                Moved::Gone => {
+                    let head = open.head.ok_or_else(disagreement)?;
+                    open.repository.advance(head.manifest, &*objects)?;
+                    return Ok(false);
+                }
             };
-            if next.counter != staged.counter() {
-                return Err(disagreement());
-            }
-            let signed = SignedHead::sign(&next, self.facts.signing.ed25519());
-            let known = KnownHead {
-                counter: next.counter,
-                hash: signed.hash(),
-                manifest: next.manifest,
-                epoch: next.epoch,
-            };
-            let api = open.objects.api();
-            match self
-                .runtime
-                .block_on(api.swap_head(account, open.vault, next.previous, &signed))
+            open.head = Some(head);
+            let (snapshot, manifest) = (snapshot.clone(), head.manifest);
+            match open
+                .repository
+                .rebase(snapshot, manifest, &*objects, &*objects)
             {
-                Ok(()) => {
-                    self.memory.remember_head(known.seen(open.vault))?;
-                    let snapshot = staged.snapshot().clone();
-                    open.head = Some(known);
-                    open.repository.accept(staged)?;
-                    return Ok(snapshot);
-                }
-                Err(ApiError::Refused {
-                    code: ErrorCode::Conflict,
-                    ..
-                }) => {
-                    // The device that was faster may be one that this device has not heard of.
-                    self.sync_chain(api)?;
-                    let view = self.view()?;
-                    let head = self
-                        .read_head(api, &view, open.vault)?
-                        .ok_or_else(disagreement)?;
-                    let objects = Arc::clone(&open.objects);
-                    staged = open
-                        .repository
-                        .rebase(staged, head.manifest, &*objects, &*objects)?;
-                    open.head = Some(head);
-                }
+                Ok(again) => staged = again,
+                Err(RepositoryError::Outdated) => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Failure::new(
-            FailureKind::Failed,
-            "other devices moved the vault's head again and again",
-        )
-        .with_hint("run it again: nothing has to be sent twice"))
+        Err(too_slow())
     }
+
+    /// Moves the head to what `stage` makes of the vault's state, if it makes anything; when another device was
+    /// faster, of what it is then. Says whether it moved.
+    pub(crate) fn change_vault(
+        &self,
+        open: &mut OpenVault,
+        mut stage: impl FnMut(&mut OpenVault) -> Result<Option<Staged>, Failure>,
+    ) -> Result<bool, Failure> {
+        let objects = Arc::clone(&open.objects);
+        for _ in 0..HEAD_TRIES_MAX {
+            let Some(staged) = stage(open)? else {
+                return Ok(false);
+            };
+            let head = match self.try_head(open, staged, self.now())? {
+                Moved::Done => return Ok(true),
+                Moved::Faster(head) => head,
+                Moved::Gone => open.head.ok_or_else(disagreement)?,
+            };
+            open.head = Some(head);
+            open.repository.advance(head.manifest, &*objects)?;
+        }
+        Err(too_slow())
+    }
+}
+
+/// What came of moving a head.
+enum Moved {
+    Done,
+    /// Another device moved it first, to this.
+    Faster(KnownHead),
+    /// Something that the new one needs is not at the cell any more.
+    Gone,
+}
+
+fn too_slow() -> Failure {
+    Failure::new(
+        FailureKind::Failed,
+        "other devices moved the vault's head again and again",
+    )
+    .with_hint("run it again: nothing has to be sent twice")
 }

@@ -1,10 +1,11 @@
-//! What the cell does by itself: forgets nonces that can no longer be repeated, and takes away
-//! uploads that never came.
+//! What the cell does by itself: forgets nonces that can no longer be repeated, and takes away uploads that
+//! never came, and what a head condemned once its retention window is over.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use candor_wire::limits::NONCE_KEPT_SECONDS;
+use candor_wire::time::DAY_MS;
 
 use crate::log::{Count, Event, Field};
 use crate::shared::Shared;
@@ -46,13 +47,33 @@ pub(crate) async fn sweep(shared: &Shared) {
             break;
         }
     }
+    // The window is part of every consent: whoever agreed was promised both that it is kept so long, and that
+    // it is gone then.
+    let window = i64::from(shared.config.retention_days) * DAY_MS;
+    let condemned_before = now.plus_ms(-window);
+    let mut condemned = 0;
+    while let Ok(gone) = shared
+        .records
+        .let_condemned_go(condemned_before, now, BATCH_MAX_ROWS)
+        .await
+    {
+        condemned += gone;
+        if gone < BATCH_MAX_ROWS as u64 {
+            break;
+        }
+    }
     let mut objects = 0;
-    if let Ok(keys) = shared.records.releasing(now, BATCH_MAX_ROWS).await {
+    while let Ok(keys) = shared.records.releasing(now, BATCH_MAX_ROWS).await {
+        let (listed, before) = (keys.len(), objects);
         for key in keys {
             objects += u64::from(shared.take_away(key).await);
         }
+        // Those that cannot be taken away now would be listed for ever.
+        if listed < BATCH_MAX_ROWS || objects == before {
+            break;
+        }
     }
-    if nonces + objects > 0 {
+    if nonces + condemned + objects > 0 {
         let (nonces, objects) = (Count(nonces), Count(objects));
         shared.log.line(
             now,

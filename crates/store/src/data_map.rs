@@ -119,6 +119,11 @@ pub const COLUMNS: &[Column] = &[
         "since",
         "when it came into that state, milliseconds",
     ),
+    policy(
+        "objects",
+        "condemned_at",
+        "when a head said that nobody needs it, milliseconds",
+    ),
     policy("nonces", "device", "which device signed a request"),
     policy("nonces", "nonce", "the request's random nonce"),
     policy(

@@ -39,7 +39,7 @@ pub use objects::{
 pub use records::{
     Account, AccountOpening, AccountState, AppendOutcome, ChainAppend, ChainPage, ChainRow,
     ChainTip, ConfirmOutcome, CreateOutcome, Head, HeadMark, HeadSwap, Invitation, LedgerEntry,
-    NonceOutcome, NonceUse, ObjectState, OpenOutcome, Records, RecordsError, Reservation,
+    NonceOutcome, NonceUse, ObjectState, OpenOutcome, Presence, Records, RecordsError, Reservation,
     ReserveOutcome, RootKeyHash, SecretHash, SwapOutcome,
 };
 pub use sqlite::SqliteRecords;

@@ -22,8 +22,8 @@ use crate::records::{
     Account, AccountOpening, AccountState, AppendOutcome, CELL_NAME_MAX_BYTES,
     CELL_VALUE_MAX_BYTES, CHAIN_PAGE_MAX_BYTES, ChainAppend, ChainPage, ChainRow, ChainTip,
     ConfirmOutcome, CreateOutcome, Head, HeadSwap, Invitation, LedgerEntry, NonceOutcome, NonceUse,
-    ObjectState, OpenOutcome, RESERVATION_MAX_MS, ROWS_MAX, Records, RecordsError, Reservation,
-    ReserveOutcome, RootKeyHash, SecretHash, SwapOutcome, end_of,
+    ObjectState, OpenOutcome, Presence, RESERVATION_MAX_MS, ROWS_MAX, Records, RecordsError,
+    Reservation, ReserveOutcome, RootKeyHash, SecretHash, SwapOutcome, end_of,
 };
 
 use self::log::Log;
@@ -276,6 +276,26 @@ impl Tables {
         if let Some(refused) = swap.refusal(self.heads.get(&place).cloned()) {
             return Ok(refused);
         }
+        let key = |object: &ObjectId| ObjectKey {
+            account: swap.account,
+            vault: swap.vault,
+            object: *object,
+        };
+        let missing = swap.needed.iter().find(|one| !self.is_stored(&key(one)));
+        if let Some(missing) = missing {
+            return Ok(SwapOutcome::Missing(*missing));
+        }
+        for object in &swap.needed {
+            if let Some(entry) = self.objects.get_mut(&key(object)) {
+                entry.condemned_at = None;
+            }
+        }
+        for object in &swap.condemned {
+            let stored = self.objects.get_mut(&key(object));
+            if let Some(entry) = stored.filter(|entry| entry.state == ObjectState::Stored) {
+                entry.condemned_at.get_or_insert(swap.new.moved_at);
+            }
+        }
         self.heads.insert(place, swap.new);
         self.log.mark_changed(swap.account);
         Ok(SwapOutcome::Swapped)
@@ -319,6 +339,7 @@ impl Tables {
                 size,
                 state,
                 since: now,
+                condemned_at: None,
             },
         );
         Ok(ReserveOutcome::Reserved)
@@ -365,6 +386,36 @@ impl Tables {
             .take(limit.min(ROWS_MAX))
             .map(|(_, key)| key)
             .collect()
+    }
+
+    fn let_condemned_go(
+        &mut self,
+        before: Millis,
+        now: Millis,
+        limit: usize,
+    ) -> Result<u64, RecordsError> {
+        let condemned = self.objects.iter().filter_map(|(key, entry)| {
+            let since = entry.condemned_at?;
+            (since < before).then_some((since, *key))
+        });
+        let mut condemned: Vec<(Millis, ObjectKey)> = condemned.collect();
+        condemned.sort_unstable();
+        condemned.truncate(limit.min(ROWS_MAX));
+        for (_, key) in &condemned {
+            if let Some(entry) = self.objects.get_mut(key) {
+                *entry = LedgerEntry {
+                    state: ObjectState::Releasing,
+                    since: now,
+                    condemned_at: None,
+                    ..*entry
+                };
+                let size = entry.size;
+                let account = self.existing(key.account)?;
+                account.stored_bytes -= size;
+                account.reserved_bytes += size;
+            }
+        }
+        Ok(condemned.len() as u64)
     }
 
     fn releasing(&mut self, now: Millis, limit: usize) -> Vec<ObjectKey> {
@@ -550,6 +601,15 @@ impl Records for MemoryRecords {
         self.once(None, |tables| Ok(tables.release(key, now)))
     }
 
+    fn let_condemned_go(
+        &self,
+        before: Millis,
+        now: Millis,
+        limit: usize,
+    ) -> Pending<'_, Result<u64, RecordsError>> {
+        self.once(None, |tables| tables.let_condemned_go(before, now, limit))
+    }
+
     fn releasing(
         &self,
         now: Millis,
@@ -567,17 +627,23 @@ impl Records for MemoryRecords {
         account: AccountId,
         vault: VaultId,
         objects: Vec<ObjectId>,
-    ) -> Pending<'_, Result<Vec<bool>, RecordsError>> {
+    ) -> Pending<'_, Result<Vec<Presence>, RecordsError>> {
         self.once(None, |tables| {
             if objects.len() > HAS_MAX_IDS {
                 return Err(RecordsError::Invalid("too many objects in one question"));
             }
             let known = |object| {
-                tables.is_stored(&ObjectKey {
+                let key = ObjectKey {
                     account,
                     vault,
                     object,
-                })
+                };
+                match tables.objects.get(&key) {
+                    Some(entry) if entry.state != ObjectState::Stored => Presence::Absent,
+                    Some(entry) if entry.condemned_at.is_some() => Presence::Condemned,
+                    Some(_) => Presence::Stored,
+                    None => Presence::Absent,
+                }
             };
             Ok(objects.into_iter().map(known).collect())
         })

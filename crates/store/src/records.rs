@@ -269,6 +269,10 @@ pub struct HeadSwap {
     pub expected: Option<HeadMark>,
     /// The head to put there. Its counter must be greater than the one expected.
     pub new: Head,
+    /// Stored objects that are condemned from now on, those that are already from when they were first.
+    pub condemned: Vec<ObjectId>,
+    /// Objects that have to be stored still, and are not condemned any longer.
+    pub needed: Vec<ObjectId>,
 }
 
 /// What came of a swap.
@@ -285,6 +289,8 @@ pub enum SwapOutcome {
         /// The present counter.
         current: u64,
     },
+    /// A needed object is not stored. Nothing was changed.
+    Missing(ObjectId),
 }
 
 /// A claim on quota for an object that is about to be stored.
@@ -338,6 +344,17 @@ pub enum ObjectState {
     Releasing,
 }
 
+/// Whether an object can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It is not stored.
+    Absent,
+    /// It is stored.
+    Stored,
+    /// It is stored, and will be deleted unless a head rescues it.
+    Condemned,
+}
+
 /// An object, as the cell accounts for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerEntry {
@@ -349,6 +366,8 @@ pub struct LedgerEntry {
     pub state: ObjectState,
     /// Since when: reserved, stored or releasing.
     pub since: Millis,
+    /// Since when it is condemned, if it is stored and a head condemned it.
+    pub condemned_at: Option<Millis>,
 }
 
 /// The nonce of a request.
@@ -468,7 +487,8 @@ pub trait Records: Send + Sync + 'static {
         vault: VaultId,
     ) -> Pending<'_, Result<Option<Head>, RecordsError>>;
 
-    /// Moves the head of a vault, if it stands where the caller says, and only forwards.
+    /// Moves the head of a vault, if it stands where the caller says, and only forwards. In the same step it
+    /// condemns objects and takes others off: no object is let go between.
     ///
     /// # Errors
     /// [`RecordsError::Replayed`], [`RecordsError::NoSuchAccount`] and [`RecordsError::AccountFrozen`].
@@ -501,6 +521,15 @@ pub trait Records: Send + Sync + 'static {
     /// never touched.
     fn release(&self, key: ObjectKey, now: Millis) -> Pending<'_, Result<bool, RecordsError>>;
 
+    /// Lets up to `limit` stored objects go that were condemned before `before`, the oldest first: they are
+    /// `Releasing` from now on. Returns how many.
+    fn let_condemned_go(
+        &self,
+        before: Millis,
+        now: Millis,
+        limit: usize,
+    ) -> Pending<'_, Result<u64, RecordsError>>;
+
     /// Lets reservations older than [`RESERVATION_MAX_MS`] go, and returns up to `limit` keys of
     /// all that are `Releasing`, the oldest first. Their objects are to be deleted.
     fn releasing(
@@ -513,7 +542,7 @@ pub trait Records: Send + Sync + 'static {
     /// bytes are gone. Others are left alone. Returns how many were forgotten.
     fn finish_release(&self, keys: Vec<ObjectKey>) -> Pending<'_, Result<u64, RecordsError>>;
 
-    /// Which of the objects are stored, in the order asked. Reserved ones are not.
+    /// Whether the objects can be relied on, in the order asked. Reserved ones are absent.
     ///
     /// # Errors
     /// [`RecordsError::Invalid`] for more than [`candor_wire::limits::HAS_MAX_IDS`].
@@ -522,7 +551,7 @@ pub trait Records: Send + Sync + 'static {
         account: AccountId,
         vault: VaultId,
         objects: Vec<ObjectId>,
-    ) -> Pending<'_, Result<Vec<bool>, RecordsError>>;
+    ) -> Pending<'_, Result<Vec<Presence>, RecordsError>>;
 
     /// What is known of an object, in whatever state.
     fn object(&self, key: ObjectKey) -> Pending<'_, Result<Option<LedgerEntry>, RecordsError>>;

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use candor_vault::{
-    EpochKey, ObjectSink, ObjectSource, Repository, SinkError, SnapshotEntry, SnapshotId,
+    EpochKey, ObjectSink, ObjectSource, Presence, Repository, SinkError, SnapshotEntry, SnapshotId,
     SnapshotStats, SourceError, Stream, SystemEntropy, VaultKeys,
 };
 use candor_wire::{AccountId, DeviceId, Millis, ObjectId, VaultId};
@@ -45,11 +45,17 @@ impl ObjectSource for Directory {
         Ok(bytes.slice((range.start as usize).min(end)..end))
     }
 
-    fn has(&self, objects: &[ObjectId]) -> Result<Vec<bool>, SourceError> {
-        Ok(objects
-            .iter()
-            .map(|object| self.path(*object).exists())
-            .collect())
+    fn has(&self, objects: &[ObjectId]) -> Result<Vec<Presence>, SourceError> {
+        let standing = |object: &ObjectId| match self.path(*object).exists() {
+            true => Presence::Stored,
+            false => Presence::Absent,
+        };
+        Ok(objects.iter().map(standing).collect())
+    }
+
+    fn list(&self, _after: Option<ObjectId>) -> Result<Vec<(ObjectId, u64)>, SourceError> {
+        // Nothing is pruned here.
+        Ok(Vec::new())
     }
 }
 

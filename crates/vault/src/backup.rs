@@ -320,10 +320,10 @@ pub fn run(
         incomplete: !problems.is_empty(),
     };
     let staged = repository
-        .stage_snapshot(entry, &written, sink.as_ref())
+        .stage_snapshot(entry.clone(), &written, sink.as_ref())
         .map_err(BackupError::Repository)?;
     Ok(BackupOutcome {
-        snapshot: staged.snapshot().clone(),
+        snapshot: entry,
         staged: Some(staged),
         stats,
         problems,

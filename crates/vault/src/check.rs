@@ -8,15 +8,15 @@ use std::path::PathBuf;
 
 use candor_wire::ObjectId;
 use candor_wire::limits::HAS_MAX_IDS;
-use rusqlite::Connection;
 
 use crate::index::IndexError;
 use crate::manifest::SnapshotId;
 use crate::node::{Item, Kind, References};
-use crate::ports::{ObjectSource, SourceError};
+use crate::ports::{ObjectSource, Presence, SourceError};
 use crate::reader::{ReadError, Reader};
 use crate::report::{Cancel, PROBLEMS_MAX, Progress};
 use crate::repository::Repository;
+use crate::seen::{SeenSet, directory_key};
 use crate::tree::{self, ReferenceReader, Step, TreeError, TreeWalk};
 
 /// Why a check could not be finished.
@@ -121,8 +121,8 @@ struct Check<'a> {
     report: CheckReport,
     /// Packs that cannot be used. One name each: small, unless everything is lost.
     lost: HashSet<ObjectId>,
-    /// Hashes of the directories that were walked already, in a private temporary database.
-    walked: Connection,
+    /// The directories that were walked already.
+    walked: SeenSet,
 }
 
 /// Checks the vault as its manifest names it. `read_data` fetches and verifies every pack.
@@ -135,12 +135,7 @@ pub fn run(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<CheckReport, CheckError> {
-    // The empty name is SQLite's private file that ends with the connection. It holds hashes only.
-    let walked = Connection::open("")?;
-    walked.execute_batch(
-        "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -4096;
-         CREATE TABLE walked (key BLOB PRIMARY KEY) WITHOUT ROWID; BEGIN;",
-    )?;
+    let walked = SeenSet::new()?;
     let report = CheckReport::default();
     let mut check = Check {
         repository,
@@ -168,7 +163,9 @@ impl Check<'_> {
 
     /// Asks whether objects are there, and returns one answer each, whatever the cell sent.
     fn has(&self, objects: &[ObjectId]) -> Result<Vec<bool>, CheckError> {
-        let mut answers = self.source.has(objects).map_err(CheckError::Source)?;
+        let answers = self.source.has(objects).map_err(CheckError::Source)?;
+        let is_there = |answer| answer != Presence::Absent;
+        let mut answers: Vec<bool> = answers.into_iter().map(is_there).collect();
         // An answer that is too short says nothing good about the rest.
         answers.resize(objects.len(), false);
         Ok(answers)
@@ -360,17 +357,7 @@ impl Check<'_> {
 
     /// Whether a directory was not walked before; notes that it is now.
     fn is_new(&mut self, parts: &References) -> Result<bool, CheckError> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&[parts.levels]);
-        for reference in &parts.list {
-            hasher.update(reference.id.as_bytes());
-        }
-        let key = *hasher.finalize().as_bytes();
-        let added = self
-            .walked
-            .prepare_cached("INSERT OR IGNORE INTO walked VALUES (?1)")?
-            .execute([key.as_slice()])?;
-        Ok(added == 1)
+        Ok(self.walked.add(&directory_key(parts))?)
     }
 }
 

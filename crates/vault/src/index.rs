@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use candor_wire::limits::HAS_MAX_IDS;
+use candor_wire::limits::{HAS_MAX_IDS, RESCUED_MAX};
 use candor_wire::{AccountId, ObjectId, VaultId};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 
@@ -22,7 +22,7 @@ use crate::entropy::{Entropy, EntropyError};
 use crate::index_object;
 use crate::manifest::IndexReference;
 use crate::pack::{Stream, Table};
-use crate::ports::{ObjectSource, SourceError};
+use crate::ports::{ObjectSource, Presence, SourceError};
 
 /// Version of the database's tables. Another one is treated like damage: the index is made again.
 const SCHEMA_VERSION: i64 = 1;
@@ -301,37 +301,60 @@ impl Index {
         })
     }
 
-    /// Settles packs that were about to be sent when an earlier run ended: those that the cell has
-    /// count as acknowledged, the others are forgotten.
-    pub(crate) fn settle_pending(&self, source: &dyn ObjectSource) -> Result<(), IndexError> {
-        let pending = {
+    /// Settles packs that no manifest lists: those that the cell has count as acknowledged, also those that were
+    /// only about to be sent when an earlier run ended; the others are forgotten. Another device may have found
+    /// that nobody needs them: of those that are condemned, the first [`RESCUED_MAX`] stay and are told, to be
+    /// rescued by the head that lists them.
+    pub(crate) fn settle(
+        &self,
+        source: &dyn ObjectSource,
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<ObjectId>, IndexError> {
+        let unlisted = {
             let state = self.lock();
             let mut statement = state
                 .connection
-                .prepare("SELECT number, object FROM pack WHERE state = 0")?;
-            let rows =
-                statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, [u8; 32]>(1)?)))?;
-            rows.collect::<Result<Vec<(i64, [u8; 32])>, _>>()?
+                .prepare("SELECT number, object, state FROM pack WHERE state <> 2")?;
+            let rows = statement.query_map([], |row| {
+                Ok((row.get(0)?, row.get::<_, [u8; 32]>(1)?, row.get(2)?))
+            })?;
+            rows.collect::<Result<Vec<(i64, [u8; 32], i64)>, _>>()?
         };
-        for page in pending.chunks(HAS_MAX_IDS) {
+        let mut condemned = Vec::new();
+        for page in unlisted.chunks(HAS_MAX_IDS) {
             let objects: Vec<_> = page
                 .iter()
-                .map(|(_, id)| ObjectId::from_bytes(*id))
+                .map(|(_, id, _)| ObjectId::from_bytes(*id))
                 .collect();
             let answers = source.has(&objects).map_err(IndexError::Source)?;
             let mut state = self.lock();
             let transaction = state.connection.transaction()?;
-            for (at, (number, _)) in page.iter().enumerate() {
-                if answers.get(at).copied().unwrap_or(false) {
-                    acknowledge(&transaction, *number)?;
-                } else {
-                    transaction.execute("DELETE FROM pack WHERE number = ?1", [number])?;
+            let mut forgotten = false;
+            for (at, (number, _, was)) in page.iter().enumerate() {
+                let is_condemned = match answers.get(at) {
+                    Some(Presence::Stored) => false,
+                    Some(Presence::Condemned) if condemned.len() < RESCUED_MAX => true,
+                    _ => {
+                        transaction.execute("DELETE FROM pack WHERE number = ?1", [number])?;
+                        forgotten |= *was == STATE_ACKNOWLEDGED;
+                        continue;
+                    }
+                };
+                if is_condemned {
+                    condemned.push(objects[at]);
                 }
+                if *was == STATE_PENDING {
+                    acknowledge(&transaction, *number)?;
+                }
+            }
+            if forgotten {
+                rebuild_chunks(&transaction)?;
+                write_lineage(&transaction, entropy)?;
             }
             transaction.commit()?;
             state.bloom = None;
         }
-        Ok(())
+        Ok(condemned)
     }
 
     /// The index objects whose packs are all here.
@@ -473,11 +496,14 @@ impl Index {
         })?)
     }
 
-    /// The head moved: `new` index objects list these packs now, and only `live` ones count.
+    /// The head moved: `new` index objects list these packs now, and only `live` ones count. Packs that none of
+    /// these lists are forgotten, and so are those in `gone`.
     pub(crate) fn accept(
         &self,
         new: &[(IndexReference, Vec<i64>)],
         live: &[IndexReference],
+        gone: &[i64],
+        entropy: &dyn Entropy,
     ) -> Result<(), IndexError> {
         let known = self.index_objects()?;
         let mut state = self.lock();
@@ -493,7 +519,22 @@ impl Index {
             let object = object.as_bytes().as_slice();
             transaction.execute("DELETE FROM index_object WHERE object = ?1", [object])?;
         }
+        let mut forgotten = transaction.execute(
+            "DELETE FROM pack WHERE state = 2
+               AND listed_by NOT IN (SELECT number FROM index_object)",
+            [],
+        )?;
+        for number in gone {
+            forgotten += transaction.execute("DELETE FROM pack WHERE number = ?1", [number])?;
+        }
+        if forgotten > 0 {
+            rebuild_chunks(&transaction)?;
+            write_lineage(&transaction, entropy)?;
+        }
         transaction.commit()?;
+        if forgotten > 0 {
+            state.bloom = None;
+        }
         Ok(())
     }
 }

@@ -56,6 +56,17 @@ pub trait ObjectSink: Send + Sync {
     fn put(&self, object: ObjectId, bytes: Bytes) -> Result<(), SinkError>;
 }
 
+/// Whether the cell has an object, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It does not.
+    Absent,
+    /// It does.
+    Stored,
+    /// It does, and will delete it, because a head said that nobody needs it.
+    Condemned,
+}
+
 /// Somewhere to get objects from. The caller checks all that comes back.
 pub trait ObjectSource: Send + Sync {
     /// The whole object. The implementation must not return more than
@@ -67,5 +78,9 @@ pub trait ObjectSource: Send + Sync {
     fn get_range(&self, object: ObjectId, range: Range<u64>) -> Result<Bytes, SourceError>;
 
     /// Which of these objects the cell has: one answer per name, in order.
-    fn has(&self, objects: &[ObjectId]) -> Result<Vec<bool>, SourceError>;
+    fn has(&self, objects: &[ObjectId]) -> Result<Vec<Presence>, SourceError>;
+
+    /// The vault's objects that the cell has, with their sizes in bytes: those whose names come after `after`,
+    /// ascending, as many as fit one answer. None means that there are no more.
+    fn list(&self, after: Option<ObjectId>) -> Result<Vec<(ObjectId, u64)>, SourceError>;
 }

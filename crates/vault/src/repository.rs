@@ -17,7 +17,9 @@ use crate::entropy::{Entropy, EntropyError};
 use crate::index::{Index, IndexError};
 use crate::index_object::{INDEX_HEAD_BYTES, IndexBody, PackEntry};
 use crate::keys::VaultKeys;
-use crate::manifest::{IndexReference, MANIFEST_VERSION, Manifest, ManifestError, SnapshotEntry};
+use crate::manifest::{
+    IndexReference, MANIFEST_VERSION, Manifest, ManifestError, SnapshotEntry, SnapshotId,
+};
 use crate::merge::{Origin, Planned, plan};
 use crate::ports::{ObjectSink, ObjectSource, SinkError};
 use crate::reader::{ReadError, Reader, fetch_body};
@@ -54,6 +56,9 @@ pub enum RepositoryError {
     /// Another device removed content while this run relied on it. Run again.
     #[error("content that the run relied on was removed by another device")]
     Outdated,
+    /// What a forgotten snapshot needs is not on the cell any more.
+    #[error("the forgotten snapshot is not whole any more")]
+    Gone,
 }
 
 /// A change that was stored, and that the head must name next.
@@ -61,8 +66,27 @@ pub enum RepositoryError {
 pub struct Staged {
     object: ObjectId,
     manifest: Manifest,
-    snapshot: SnapshotEntry,
+    snapshot: Option<SnapshotEntry>,
     new_indexes: Vec<(IndexReference, Vec<i64>)>,
+    condemned: Vec<ObjectId>,
+    rescued: Vec<ObjectId>,
+    gone: Vec<i64>,
+}
+
+/// What the next manifest is to be, before anything of it is sealed.
+#[derive(Default)]
+pub(crate) struct Change {
+    pub(crate) snapshots: Vec<SnapshotEntry>,
+    /// Index objects that stay as they are, or are merged.
+    pub(crate) listed: Vec<IndexReference>,
+    /// Packs for new index objects: number, and length of the encoded table.
+    pub(crate) fresh: Vec<(i64, usize)>,
+    /// Objects that nobody needs then.
+    pub(crate) condemned: Vec<ObjectId>,
+    /// Objects that are condemned now and needed then.
+    pub(crate) rescued: Vec<ObjectId>,
+    /// Packs of this index that are needed no more.
+    pub(crate) gone: Vec<i64>,
 }
 
 impl Staged {
@@ -86,9 +110,31 @@ impl Staged {
         self.manifest.previous
     }
 
-    /// The snapshot that it adds.
-    pub fn snapshot(&self) -> &SnapshotEntry {
-        &self.snapshot
+    /// The snapshot that it adds, if it adds one.
+    pub fn snapshot(&self) -> Option<&SnapshotEntry> {
+        self.snapshot.as_ref()
+    }
+
+    /// Objects that the head has to condemn, ascending.
+    pub fn condemned(&self) -> &[ObjectId] {
+        &self.condemned
+    }
+
+    /// Objects that the head's move has to rescue.
+    pub fn rescued(&self) -> &[ObjectId] {
+        &self.rescued
+    }
+
+    /// The manifest's index objects.
+    pub(crate) fn indexes(&self) -> &[IndexReference] {
+        &self.manifest.indexes
+    }
+
+    /// Adds to what the head has to condemn.
+    pub(crate) fn condemn(&mut self, objects: impl IntoIterator<Item = ObjectId>) {
+        self.condemned.extend(objects);
+        self.condemned.sort_unstable();
+        self.condemned.dedup();
     }
 }
 
@@ -98,6 +144,8 @@ pub struct Repository {
     index: Arc<Index>,
     manifest: Manifest,
     head: Option<ObjectId>,
+    /// Packs that no manifest lists and that are condemned: whoever lists them rescues them.
+    endangered: Vec<ObjectId>,
 }
 
 impl Repository {
@@ -120,16 +168,23 @@ impl Repository {
             index: Arc::new(index),
             manifest,
             head: None,
+            endangered: Vec::new(),
         };
-        repository
-            .index
-            .settle_pending(source)
-            .map_err(RepositoryError::Index)?;
+        // After the head was read: what is condemned later is condemned by a later head, and then this one
+        // cannot be followed by a change of ours.
+        repository.settle(source)?;
         match head {
             Some(head) => repository.follow(head, source)?,
             None => repository.sync(&repository.manifest, source)?,
         }
         Ok(repository)
+    }
+
+    /// Asks which packs that no manifest lists are still there.
+    fn settle(&mut self, source: &dyn ObjectSource) -> Result<(), RepositoryError> {
+        let condemned = self.index.settle(source, self.entropy());
+        self.endangered = condemned.map_err(RepositoryError::Index)?;
+        Ok(())
     }
 
     /// The keys.
@@ -183,18 +238,57 @@ impl Repository {
         {
             return Err(RepositoryError::RootMissing);
         }
-        let fresh = self.index.unlisted().map_err(RepositoryError::Index)?;
-        let planned = plan(&self.manifest.indexes, fresh);
+        let mut snapshots = self.manifest.snapshots.clone();
+        snapshots.push(snapshot.clone());
+        let change = Change {
+            snapshots,
+            listed: self.manifest.indexes.clone(),
+            fresh: self.index.unlisted().map_err(RepositoryError::Index)?,
+            rescued: self.endangered.clone(),
+            ..Change::default()
+        };
+        let mut staged = self.stage(change, sink)?;
+        staged.snapshot = Some(snapshot);
+        Ok(staged)
+    }
+
+    /// Stores a manifest without these snapshots. What only they needed stays on the cell until it is pruned.
+    pub fn stage_forget(
+        &self,
+        snapshots: &[SnapshotId],
+        sink: &dyn ObjectSink,
+    ) -> Result<Staged, RepositoryError> {
+        let stays = |entry: &&SnapshotEntry| !snapshots.contains(&entry.id);
+        let change = Change {
+            snapshots: self
+                .manifest
+                .snapshots
+                .iter()
+                .filter(stays)
+                .cloned()
+                .collect(),
+            listed: self.manifest.indexes.clone(),
+            ..Change::default()
+        };
+        self.stage(change, sink)
+    }
+
+    /// Stores index objects and a manifest.
+    pub(crate) fn stage(
+        &self,
+        change: Change,
+        sink: &dyn ObjectSink,
+    ) -> Result<Staged, RepositoryError> {
+        let planned = plan(&change.listed, change.fresh);
         let mut manifest = Manifest {
             version: MANIFEST_VERSION,
             counter: self.manifest.counter + 1,
             previous: self.head,
             epoch: self.keys().current_epoch(),
-            snapshots: self.manifest.snapshots.clone(),
+            snapshots: change.snapshots,
             indexes: Vec::with_capacity(planned.len()),
             ..self.manifest
         };
-        manifest.snapshots.push(snapshot.clone());
         // Checked before anything is sent; the index objects are only counted so far.
         manifest
             .check(self.keys().account(), self.keys().vault())
@@ -214,39 +308,56 @@ impl Repository {
             .check(self.keys().account(), self.keys().vault())
             .map_err(RepositoryError::Manifest)?;
         let object = self.store(ObjectType::Manifest, &cbor::encode(&manifest), sink)?;
-        Ok(Staged {
+        let mut staged = Staged {
             object,
             manifest,
-            snapshot,
+            snapshot: None,
             new_indexes,
-        })
+            condemned: Vec::new(),
+            rescued: change.rescued,
+            gone: change.gone,
+        };
+        staged.condemn(change.condemned);
+        Ok(staged)
     }
 
     /// The head moved to what was staged: from now on it is the vault's state.
     pub fn accept(&mut self, staged: Staged) -> Result<(), RepositoryError> {
+        let (new, live) = (&staged.new_indexes, &staged.manifest.indexes);
         self.index
-            .accept(&staged.new_indexes, &staged.manifest.indexes)
+            .accept(new, live, &staged.gone, self.entropy())
             .map_err(RepositoryError::Index)?;
+        self.endangered.clear();
         self.manifest = staged.manifest;
         self.head = Some(staged.object);
         Ok(())
     }
 
     /// The head was moved by another device first: takes its manifest over, and stages the snapshot
-    /// again on top of it. The packs of the run are used as they are.
+    /// again on top of it. The packs of the run are used as they are, if all of them are still there.
     pub fn rebase(
         &mut self,
-        staged: Staged,
+        snapshot: SnapshotEntry,
         head: ObjectId,
         source: &dyn ObjectSource,
         sink: &dyn ObjectSink,
     ) -> Result<Staged, RepositoryError> {
         let before = self.index.lineage().map_err(RepositoryError::Index)?;
-        self.follow(head, source)?;
+        self.advance(head, source)?;
         if self.index.lineage().map_err(RepositoryError::Index)? != before {
             return Err(RepositoryError::Outdated);
         }
-        self.stage_snapshot(staged.snapshot, &Written::default(), sink)
+        self.stage_snapshot(snapshot, &Written::default(), sink)
+    }
+
+    /// Takes over what another device moved the head to.
+    pub fn advance(
+        &mut self,
+        head: ObjectId,
+        source: &dyn ObjectSource,
+    ) -> Result<(), RepositoryError> {
+        self.settle(source)?;
+        self.follow(head, source)
     }
 
     /// Makes the manifest in this object the vault's state.
@@ -275,28 +386,57 @@ impl Repository {
             .map_err(RepositoryError::Index)?
             .into_iter()
             .collect();
-        for reference in manifest
-            .indexes
-            .iter()
-            .filter(|index| !known.contains(&index.object))
-        {
-            let object = reference.object;
-            let malformed = || RepositoryError::Read(ReadError::IndexObject { object });
-            let body = fetch_body(self.keys(), source, object, ObjectType::Index)
-                .map_err(RepositoryError::Read)?;
-            if body.len() as u64 != reference.body_bytes {
-                return Err(malformed());
+        for reference in &manifest.indexes {
+            if !known.contains(&reference.object) {
+                self.add_index(reference, source)?;
             }
-            self.index
-                .add_index_object(reference, &body)
-                .map_err(RepositoryError::Index)?
-                .map_err(|_| malformed())?;
         }
         let live: HashSet<ObjectId> = manifest.indexes.iter().map(|index| index.object).collect();
         let gone: Vec<ObjectId> = known.difference(&live).copied().collect();
         self.index
             .forget_index_objects(&gone, self.entropy())
             .map_err(RepositoryError::Index)
+    }
+
+    /// Reads an index object into the local index.
+    fn add_index(
+        &self,
+        reference: &IndexReference,
+        source: &dyn ObjectSource,
+    ) -> Result<(), RepositoryError> {
+        let object = reference.object;
+        let malformed = || RepositoryError::Read(ReadError::IndexObject { object });
+        let body = fetch_body(self.keys(), source, object, ObjectType::Index)
+            .map_err(RepositoryError::Read)?;
+        if body.len() as u64 != reference.body_bytes {
+            return Err(malformed());
+        }
+        self.index
+            .add_index_object(reference, &body)
+            .map_err(RepositoryError::Index)?
+            .map_err(|_| malformed())
+    }
+
+    /// Reads index objects of an older manifest into the local index. They are forgotten again when a state is
+    /// accepted or taken over that does not list them.
+    pub(crate) fn add_older_indexes(
+        &self,
+        indexes: &[IndexReference],
+        source: &dyn ObjectSource,
+    ) -> Result<(), RepositoryError> {
+        let known = self.index.index_objects().map_err(RepositoryError::Index)?;
+        for reference in indexes {
+            if !known.contains(&reference.object) {
+                self.add_index(reference, source)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs that no manifest lists and that have to be rescued, but for these.
+    pub(crate) fn endangered_but(&self, gone: &[ObjectId]) -> Vec<ObjectId> {
+        let endangered = self.endangered.iter().copied();
+        endangered.filter(|object| !gone.contains(object)).collect()
     }
 
     /// Makes, seals and stores one index object.

@@ -139,9 +139,29 @@ impl Writer {
         self.collect_acknowledged();
         self.check()?;
         let id = ChunkId::of(&self.keys, plaintext);
-        if self.unacknowledged.contains(&id) || self.is_known(&id)? {
-            return Ok(id);
+        if !self.unacknowledged.contains(&id) && !self.is_known(&id)? {
+            self.add(stream, id, plaintext)?;
         }
+        Ok(id)
+    }
+
+    /// Submits a chunk that the vault has, to be stored once more: the pack that it lies in will go. The caller
+    /// has checked that it is what its name says.
+    pub(crate) fn copy(
+        &mut self,
+        stream: Stream,
+        id: ChunkId,
+        plaintext: &[u8],
+    ) -> Result<(), WriteError> {
+        self.collect_acknowledged();
+        self.check()?;
+        if self.unacknowledged.contains(&id) {
+            return Ok(());
+        }
+        self.add(stream, id, plaintext)
+    }
+
+    fn add(&mut self, stream: Stream, id: ChunkId, plaintext: &[u8]) -> Result<(), WriteError> {
         let open = &self.open[stream as usize];
         if open.plaintext.len() + plaintext.len() > FRAME_MAX_BYTES {
             self.close_frame(stream)?;
@@ -166,7 +186,7 @@ impl Writer {
         if open.plaintext.len() >= FRAME_TARGET_BYTES || open.chunks.len() >= FRAME_MAX_CHUNKS {
             self.close_frame(stream)?;
         }
-        Ok(id)
+        Ok(())
     }
 
     /// Reads to the end, cuts by content and submits every chunk as data. `observer` hears how many

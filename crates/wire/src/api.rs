@@ -444,6 +444,11 @@ pub struct SwapHead {
     /// The new one.
     #[n(2)]
     pub head: SignedHead,
+    /// Objects that an earlier move condemned and that the new head needs, at most
+    /// [`crate::limits::RESCUED_MAX`]; absent for none. The head moves only if all of them are still stored,
+    /// and they are condemned no longer.
+    #[n(3)]
+    pub rescued: Option<Vec<ObjectId>>,
 }
 body!(SwapHead, "a request to move a head");
 
@@ -470,6 +475,9 @@ pub struct HasReply {
     /// One answer for each asked object, in order.
     #[n(1)]
     pub stored: Vec<bool>,
+    /// Which of them are condemned, in the same order; absent if none is.
+    #[n(2)]
+    pub condemned: Option<Vec<bool>>,
 }
 body!(HasReply, "a has reply");
 

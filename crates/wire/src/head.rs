@@ -12,7 +12,7 @@ use crate::time::Millis;
 /// The version of heads that this build writes and the lowest that it accepts.
 pub const HEAD_VERSION: u8 = 1;
 
-/// Most objects on a head's condemned list: at 32 bytes each the list stays below 1 MiB.
+/// Most objects that one move of a head condemns: at 32 bytes each the list stays below 1 MiB.
 pub const CONDEMNED_MAX: usize = 16_384;
 
 const HEAD_MAX_BYTES: usize = 640 * 1024;
@@ -79,7 +79,9 @@ pub struct Head {
     /// When, by that device's clock.
     #[n(8)]
     pub time: Millis,
-    /// Objects that may be deleted once the retention window is over.
+    /// Objects that this move condemns, in ascending order: no snapshot needs them any more, and the cell
+    /// deletes them once the retention window is over, unless a later move rescues them
+    /// ([`crate::api::SwapHead::rescued`]).
     #[n(9)]
     pub condemned: Vec<ObjectId>,
 }
@@ -161,7 +163,9 @@ impl SignedHead {
             && head.counter >= 1
             && head.epoch >= 1
             && (head.counter == 1) == head.previous.is_none()
-            && head.condemned.len() <= CONDEMNED_MAX;
+            && head.condemned.len() <= CONDEMNED_MAX
+            && head.condemned.windows(2).all(|pair| pair[0] < pair[1])
+            && head.condemned.binary_search(&head.manifest).is_err();
         if in_place {
             Ok(head)
         } else {

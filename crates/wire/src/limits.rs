@@ -19,6 +19,10 @@ pub const PAGE_MAX_ENTRIES: usize = 1024;
 /// Most object names in one "has" question: 32 bytes each, so 32 KiB.
 pub const HAS_MAX_IDS: usize = 1024;
 
+/// Most objects that one move of a head rescues: 32 bytes each, beside a head with a full condemned list, fit one
+/// message.
+pub const RESCUED_MAX: usize = 8 * 1024;
+
 /// Most devices of one account. A person has a handful; an epoch wraps its key to each.
 pub const DEVICES_MAX: usize = 64;
 

@@ -6,6 +6,7 @@ mod backup;
 mod consent;
 mod expiry;
 mod false_alarms;
+mod forget;
 mod histories;
 mod hostile;
 mod log;

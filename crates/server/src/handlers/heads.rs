@@ -7,6 +7,7 @@ use candor_store::{Head as StoredHead, HeadMark, HeadSwap, SwapOutcome};
 use candor_wire::api::{API_VERSION, ErrorCode, HeadReply, SwapHead};
 use candor_wire::cbor;
 use candor_wire::head::{HeadError, SignedHead};
+use candor_wire::limits::RESCUED_MAX;
 use candor_wire::statement::Role;
 
 use crate::gate::Admitted;
@@ -32,7 +33,7 @@ pub(super) async fn read(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
 }
 
 /// Moves the head, if it is still the one that the caller names. The manifest has to be stored, so
-/// that no head ever points at nothing.
+/// that no head ever points at nothing; so does everything that the caller rescues.
 pub(super) async fn swap(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
     let request: SwapHead = cbor::decode(&admitted.message).map_err(|_| ErrorCode::Malformed)?;
     if request.version != API_VERSION {
@@ -63,13 +64,12 @@ pub(super) async fn swap(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
     if !is_full || !epoch_known {
         return Err(ErrorCode::NotPermitted.into());
     }
-    let stored = shared
-        .records
-        .has_objects(account, vault, vec![head.manifest])
-        .await;
-    if stored.map_err(|error| Refusal::of_records(&error))? != [true] {
-        return Err(ErrorCode::NotFound.into());
+    let mut needed = request.rescued.unwrap_or_default();
+    let is_both = |object| head.condemned.binary_search(object).is_ok();
+    if needed.len() > RESCUED_MAX || needed.iter().any(is_both) {
+        return Err(ErrorCode::Malformed.into());
     }
+    needed.push(head.manifest);
     let expected = head.previous.map(|previous| HeadMark {
         counter: head.counter - 1,
         hash: previous.0,
@@ -93,6 +93,8 @@ pub(super) async fn swap(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
                 vault,
                 expected,
                 new,
+                condemned: head.condemned,
+                needed,
             },
         )
         .await;
@@ -102,5 +104,6 @@ pub(super) async fn swap(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
             Ok(reply::done())
         }
         SwapOutcome::Conflict(_) | SwapOutcome::NotNewer { .. } => Err(ErrorCode::Conflict.into()),
+        SwapOutcome::Missing(_) => Err(ErrorCode::NotFound.into()),
     }
 }

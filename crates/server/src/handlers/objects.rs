@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::response::Response;
 use bytes::Bytes;
 use candor_store::{
-    ConfirmOutcome, LedgerEntry, ObjectKey, ObjectState, RecordsError, Reservation, ReserveOutcome,
+    ConfirmOutcome, LedgerEntry, ObjectKey, ObjectState, Presence, RecordsError, Reservation,
+    ReserveOutcome,
 };
 use candor_wire::api::{API_VERSION, ErrorCode, HasObjects, HasReply, ListedObject, ObjectPage};
 use candor_wire::cbor;
@@ -188,14 +189,20 @@ pub(super) async fn has(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Res
     if request.objects.len() > HAS_MAX_IDS {
         return Err(ErrorCode::TooLarge.into());
     }
-    let stored = shared
+    let standing = shared
         .records
         .has_objects(admitted.account()?, admitted.vault()?, request.objects)
         .await;
-    let stored = stored.map_err(of_records)?;
+    let standing = standing.map_err(of_records)?;
+    let is = |presence| move |one: &Presence| *one == presence;
+    let condemned: Vec<bool> = standing.iter().map(is(Presence::Condemned)).collect();
     Ok(reply::message(&HasReply {
         version: API_VERSION,
-        stored,
+        stored: standing
+            .iter()
+            .map(|one| *one != Presence::Absent)
+            .collect(),
+        condemned: condemned.contains(&true).then_some(condemned),
     }))
 }
 

@@ -219,10 +219,20 @@ impl futures_core::Stream for Chunks {
 }
 
 fn swapping(person: &Person, grant: &str, expected: Option<HeadHash>, head: SignedHead) -> Ask {
+    rescuing(person, grant, (expected, head), None)
+}
+
+fn rescuing(
+    person: &Person,
+    grant: &str,
+    (expected, head): (Option<HeadHash>, SignedHead),
+    rescued: Option<Vec<ObjectId>>,
+) -> Ask {
     let body = cbor::encode(&SwapHead {
         version: API_VERSION,
         expected,
         head,
+        rescued,
     });
     Ask {
         body: body.into(),
@@ -296,6 +306,93 @@ async fn a_head_moves_forward_by_compare_and_swap() {
     let backwards = person.outcome(&world, &swap).await;
     assert_eq!(backwards, Some(ErrorCode::Conflict));
     assert_eq!(current(&world, &person).await, Some(second));
+}
+
+#[tokio::test]
+async fn what_a_head_condemns_is_deleted_after_the_retention_window_and_not_before() {
+    let world = World::new().await;
+    let mut person = world.person().await;
+    let grant = person.consents(&world).await;
+    let names: Vec<ObjectId> = (1..=4).map(|n| ObjectId::of(&object(n))).collect();
+    for n in 1..=4 {
+        let put = person.putting(&object(n), &grant);
+        assert_eq!(person.outcome(&world, &put).await, None);
+    }
+    let condemned = |mut list: Vec<ObjectId>| {
+        list.sort_unstable();
+        list
+    };
+    // Not the manifest itself, not in another order, not twice, not what it rescues.
+    let (one, two) = (names[1].min(names[2]), names[1].max(names[2]));
+    for (list, rescued) in [
+        (vec![names[0]], None),
+        (vec![two, one], None),
+        (vec![one, one], None),
+        (vec![one], Some(vec![one])),
+    ] {
+        let head = person.condemning(&world, (1, None, names[0]), list);
+        let ask = rescuing(&person, &grant, (None, head), rescued);
+        let outcome = person.outcome(&world, &ask).await;
+        assert_eq!(outcome, Some(ErrorCode::Malformed));
+    }
+    let first = person.condemning(
+        &world,
+        (1, None, names[0]),
+        condemned(vec![names[1], names[2], ObjectId::of(&object(9))]),
+    );
+    let before = Some(first.hash());
+    let ask = swapping(&person, &grant, None, first);
+    assert_eq!(person.outcome(&world, &ask).await, None);
+    let has = HasObjects {
+        version: API_VERSION,
+        objects: names.clone(),
+    };
+    let asked = Ask {
+        body: cbor::encode(&has).into(),
+        ..person.ask(EndpointId::HasObjects, grant.clone())
+    };
+    let reply: HasReply = decoded(&person.call(&world, &asked).await.1);
+    assert_eq!(reply.stored, [true; 4]);
+    assert_eq!(reply.condemned, Some(vec![false, true, true, false]));
+    let shared = world.cell.shared();
+    let sweep = || crate::housekeeping::sweep(shared);
+    let days = i64::from(shared.config.retention_days);
+    sweep().await;
+    // The next head needs one of them again.
+    let second = person.head(&world, 2, before, names[0]);
+    let after = Some(second.hash());
+    let rescue = rescuing(&person, &grant, (before, second), Some(vec![names[1]]));
+    assert_eq!(person.outcome(&world, &rescue).await, None);
+    world.advance(days * candor_wire::time::DAY_MS);
+    sweep().await;
+    let grant = person.consents(&world).await;
+    assert_eq!(
+        self::has(&world, &person, names.clone()).await,
+        [true; 4],
+        "not before its time"
+    );
+    world.advance(1);
+    sweep().await;
+    assert_eq!(
+        self::has(&world, &person, names.clone()).await,
+        [true, true, false, true]
+    );
+    let key = candor_store::ObjectKey {
+        account: person.account,
+        vault: person.vault,
+        object: names[2],
+    };
+    assert_eq!(shared.records.object(key).await.unwrap(), None);
+    assert_eq!(
+        shared.objects.head(key).await.unwrap(),
+        None,
+        "the bytes, too"
+    );
+    // A head cannot rely on what is gone.
+    let third = person.head(&world, 3, after, names[0]);
+    let late = rescuing(&person, &grant, (after, third), Some(vec![names[2]]));
+    let outcome = person.outcome(&world, &late).await;
+    assert_eq!(outcome, Some(ErrorCode::NotFound));
 }
 
 #[tokio::test]

@@ -577,6 +577,15 @@ impl Person {
         previous: Option<HeadHash>,
         manifest: ObjectId,
     ) -> SignedHead {
+        self.condemning(world, (counter, previous, manifest), Vec::new())
+    }
+
+    pub(crate) fn condemning(
+        &self,
+        world: &World,
+        (counter, previous, manifest): (u64, Option<HeadHash>, ObjectId),
+        condemned: Vec<ObjectId>,
+    ) -> SignedHead {
         let head = Head {
             version: HEAD_VERSION,
             account: self.account,
@@ -587,7 +596,7 @@ impl Person {
             epoch: 1,
             device: self.device,
             time: world.now(),
-            condemned: Vec::new(),
+            condemned,
         };
         SignedHead::sign(&head, self.key.ed25519())
     }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use candor_wire::limits::HAS_MAX_IDS;
 use candor_wire::{Millis, ObjectId};
 
-use super::records::{NOW, QUOTA, nonce, with_account};
+use super::records::{NOW, QUOTA, head, nonce, swap, with_account};
 use super::{NO_FAULT, account, key, vault};
 use crate::objects::ObjectKey;
 use crate::records::{
-    AccountState, ConfirmOutcome, ObjectState, RESERVATION_MAX_MS, Records, RecordsError,
-    Reservation, ReserveOutcome,
+    AccountState, ConfirmOutcome, Head, HeadSwap, ObjectState, Presence, RESERVATION_MAX_MS,
+    Records, RecordsError, Reservation, ReserveOutcome, SwapOutcome,
 };
 
 pub(super) async fn check_accounting(fresh: impl Fn() -> Arc<dyn Records>) {
@@ -20,6 +20,8 @@ pub(super) async fn check_accounting(fresh: impl Fn() -> Arc<dyn Records>) {
     reservations_expire(&*fresh()).await;
     a_failed_upload_gives_its_quota_back(&*fresh()).await;
     has_answers_in_order(&*fresh()).await;
+    condemned_objects_go_after_a_while_unless_they_are_rescued(&*fresh()).await;
+    a_head_moves_only_if_what_it_needs_is_stored(&*fresh()).await;
     stored_objects_are_listed(&*fresh()).await;
 }
 
@@ -126,6 +128,107 @@ async fn an_object_is_reserved_then_stored(records: &dyn Records) {
     let refused = records.reserve(None, reservation(2, 1)).await;
     assert!(matches!(refused, Err(RecordsError::AccountFrozen(_))));
     records.check().await.expect("a sound store says so");
+}
+
+async fn store_all(records: &dyn Records, numbers: &[u8]) {
+    for number in numbers {
+        assert_eq!(
+            reserve(records, *number, 100).await,
+            ReserveOutcome::Reserved
+        );
+        assert_eq!(confirm(records, *number).await, ConfirmOutcome::Confirmed);
+    }
+}
+
+fn move_to(counter: u64, condemned: &[u8], needed: &[u8], moved_at: Millis) -> HeadSwap {
+    let before = (counter > 1).then(|| head(counter - 1, (counter - 1) as u8));
+    let names = |numbers: &[u8]| numbers.iter().map(|one| object(*one).object).collect();
+    let new = Head {
+        moved_at,
+        ..head(counter, counter as u8)
+    };
+    HeadSwap {
+        condemned: names(condemned),
+        needed: names(needed),
+        ..swap(before.as_ref(), new)
+    }
+}
+
+async fn standing(records: &dyn Records, numbers: &[u8]) -> Vec<Presence> {
+    let asked = numbers.iter().map(|one| object(*one).object).collect();
+    let answers = records.has_objects(account(1), vault(1), asked).await;
+    answers.expect(NO_FAULT)
+}
+
+async fn condemned_objects_go_after_a_while_unless_they_are_rescued(records: &dyn Records) {
+    use Presence::{Absent, Condemned, Stored};
+    with_account(records, 1).await;
+    store_all(records, &[1, 2, 3, 4]).await;
+    reserve(records, 5, 100).await;
+    // What is not stored, and what is not known, is passed over.
+    let first = move_to(1, &[1, 2, 3, 5, 9], &[4], NOW);
+    let outcome = records.swap_head(None, first).await.expect(NO_FAULT);
+    assert_eq!(outcome, SwapOutcome::Swapped);
+    let all = [1, 2, 3, 4, 5, 9];
+    let expected = [Condemned, Condemned, Condemned, Stored, Absent, Absent];
+    assert_eq!(standing(records, &all).await, expected);
+    // Condemning again does not begin anew; rescuing does.
+    let second = move_to(2, &[1], &[2], NOW.plus_ms(50));
+    records.swap_head(None, second).await.expect(NO_FAULT);
+    let third = move_to(3, &[2], &[], NOW.plus_ms(60));
+    records.swap_head(None, third).await.expect(NO_FAULT);
+    let go = |before: i64| async move {
+        let (before, now) = (NOW.plus_ms(before), NOW.plus_ms(100));
+        let gone = records.let_condemned_go(before, now, 10).await;
+        gone.expect(NO_FAULT)
+    };
+    assert_eq!(go(0).await, 0, "not before their time");
+    assert_eq!(go(1).await, 2);
+    assert_eq!(state(records, 1).await, Some(ObjectState::Releasing));
+    assert_eq!(
+        bytes(records).await,
+        (200, 300),
+        "they count until they are gone"
+    );
+    let keys = records
+        .releasing(NOW.plus_ms(100), 10)
+        .await
+        .expect(NO_FAULT);
+    assert_eq!(keys, [object(1), object(3)]);
+    assert_eq!(records.finish_release(keys).await.expect(NO_FAULT), 2);
+    assert_eq!(bytes(records).await, (200, 100));
+    assert_eq!(go(61).await, 1);
+    assert_eq!(
+        standing(records, &all).await,
+        [Absent, Absent, Absent, Stored, Absent, Absent]
+    );
+    records.check().await.expect("a sound store says so");
+}
+
+async fn a_head_moves_only_if_what_it_needs_is_stored(records: &dyn Records) {
+    with_account(records, 1).await;
+    store_all(records, &[1, 2]).await;
+    let first = move_to(1, &[1], &[2], NOW);
+    records.swap_head(None, first).await.expect(NO_FAULT);
+    let late = NOW.plus_ms(10);
+    let gone = records.let_condemned_go(late, late, 10).await;
+    assert_eq!(gone.expect(NO_FAULT), 1);
+    // Nothing of a refused move happens.
+    let refused = move_to(2, &[2], &[1], late);
+    let outcome = records.swap_head(None, refused).await.expect(NO_FAULT);
+    assert_eq!(outcome, SwapOutcome::Missing(object(1).object));
+    assert_eq!(standing(records, &[2]).await, [Presence::Stored]);
+    let found = records.head(account(1), vault(1)).await.expect(NO_FAULT);
+    assert_eq!(found.map(|head| head.mark.counter), Some(1));
+    // An object of another vault is none of this one's.
+    let elsewhere = HeadSwap {
+        vault: vault(2),
+        expected: None,
+        ..move_to(1, &[2], &[], late)
+    };
+    let outcome = records.swap_head(None, elsewhere).await.expect(NO_FAULT);
+    assert_eq!(outcome, SwapOutcome::Swapped);
+    assert_eq!(standing(records, &[2]).await, [Presence::Stored]);
 }
 
 async fn quota_is_never_exceeded(records: &dyn Records) {
@@ -286,6 +389,7 @@ async fn a_failed_upload_gives_its_quota_back(records: &dyn Records) {
 }
 
 async fn has_answers_in_order(records: &dyn Records) {
+    use Presence::{Absent, Stored};
     with_account(records, 1).await;
     for number in [1, 3] {
         reserve(records, number, 1).await;
@@ -300,14 +404,14 @@ async fn has_answers_in_order(records: &dyn Records) {
         .expect(NO_FAULT);
     assert_eq!(
         here,
-        [true, false, false, true, true],
+        [Stored, Absent, Absent, Stored, Stored],
         "reserved is not stored"
     );
     for (other_account, other_vault) in [(1, 2), (2, 1)] {
         let there = records.has_objects(account(other_account), vault(other_vault), asked.clone());
         assert_eq!(
             there.await.expect(NO_FAULT),
-            [false; 5],
+            [Absent; 5],
             "within one vault only"
         );
     }
@@ -315,7 +419,7 @@ async fn has_answers_in_order(records: &dyn Records) {
         .has_objects(account(1), vault(1), vec![])
         .await
         .expect(NO_FAULT);
-    assert_eq!(none, [false; 0]);
+    assert!(none.is_empty());
     let many = vec![name(1); HAS_MAX_IDS + 1];
     let refused = records.has_objects(account(1), vault(1), many).await;
     assert!(matches!(refused, Err(RecordsError::Invalid(_))));

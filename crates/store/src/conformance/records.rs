@@ -412,6 +412,8 @@ pub(super) fn swap(expected: Option<&Head>, new: Head) -> HeadSwap {
         vault: vault(1),
         expected,
         new,
+        condemned: Vec::new(),
+        needed: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::engine_fault;
 use super::row::{Blob, Count, Fixed, bigint};
-use super::{accounts, log};
+use super::{accounts, ledger, log};
 use crate::records::{Head, HeadMark, HeadSwap, RecordsError, SwapOutcome};
 
 pub(crate) fn get(
@@ -41,6 +41,10 @@ pub(crate) fn swap(connection: &Connection, swap: &HeadSwap) -> Result<SwapOutco
     if let Some(refused) = swap.refusal(current) {
         return Ok(refused);
     }
+    if let Some(missing) = ledger::rescue(connection, swap)? {
+        return Ok(SwapOutcome::Missing(missing));
+    }
+    ledger::condemn(connection, swap)?;
     connection
         .prepare_cached(
             "INSERT INTO heads (account, vault, counter, hash, head, moved_at)

@@ -17,6 +17,10 @@ const RULES: &[(&str, &str)] = &[
          LIMIT 1",
     ),
     (
+        "an object that is not stored is condemned",
+        "SELECT 1 FROM objects WHERE condemned_at IS NOT NULL AND state <> 2 LIMIT 1",
+    ),
+    (
         "a chain does not end where its account says",
         "SELECT 1 FROM accounts a
          WHERE NOT EXISTS (SELECT 1 FROM chain c WHERE c.account = a.account

@@ -9,8 +9,8 @@ use super::fault::engine_fault;
 use super::row::{Count, Fixed, bigint, row_limit};
 use crate::objects::ObjectKey;
 use crate::records::{
-    ConfirmOutcome, LedgerEntry, ObjectState, RESERVATION_MAX_MS, ROWS_MAX, RecordsError,
-    Reservation, ReserveOutcome,
+    ConfirmOutcome, HeadSwap, LedgerEntry, ObjectState, Presence, RESERVATION_MAX_MS, ROWS_MAX,
+    RecordsError, Reservation, ReserveOutcome,
 };
 
 const STATE_RESERVED: i64 = 1;
@@ -123,6 +123,109 @@ fn enter(
         .map_err(|source| engine_fault("settle a reservation", source))
 }
 
+/// Takes what a new head needs off the condemned ones. Tells the first that is not stored; then nothing was
+/// changed.
+pub(crate) fn rescue(
+    connection: &Connection,
+    swap: &HeadSwap,
+) -> Result<Option<ObjectId>, RecordsError> {
+    for page in swap.needed.chunks(HAS_MAX_IDS) {
+        let standing = has(connection, swap.account, swap.vault, page)?;
+        let missing = standing.iter().position(|one| *one == Presence::Absent);
+        if let Some(place) = missing {
+            return Ok(Some(page[place]));
+        }
+    }
+    mark(connection, swap, &swap.needed, None)?;
+    Ok(None)
+}
+
+/// Condemns what a new head says that nobody needs.
+pub(crate) fn condemn(connection: &Connection, swap: &HeadSwap) -> Result<(), RecordsError> {
+    mark(connection, swap, &swap.condemned, Some(swap.new.moved_at))
+}
+
+/// What is condemned stays so since it first was.
+fn mark(
+    connection: &Connection,
+    swap: &HeadSwap,
+    objects: &[ObjectId],
+    since: Option<Millis>,
+) -> Result<(), RecordsError> {
+    let fault = |source| engine_fault("condemn objects", source);
+    let mut update = connection
+        .prepare_cached(
+            "UPDATE objects SET condemned_at = ?4
+             WHERE account = ?1 AND vault = ?2 AND object = ?3 AND state = ?5
+               AND (condemned_at IS NULL) <> (?4 IS NULL)",
+        )
+        .map_err(fault)?;
+    for object in objects {
+        update
+            .execute(params![
+                swap.account.as_bytes(),
+                swap.vault.as_bytes(),
+                object.as_bytes(),
+                since.map(|since| since.0),
+                STATE_STORED
+            ])
+            .map_err(fault)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn let_condemned_go(
+    connection: &Connection,
+    before: Millis,
+    now: Millis,
+    limit: usize,
+) -> Result<u64, RecordsError> {
+    let fault = |source| engine_fault("let condemned objects go", source);
+    let mut select = connection
+        .prepare_cached(
+            "SELECT account, vault, object FROM objects
+             WHERE condemned_at IS NOT NULL AND condemned_at < ?1
+             ORDER BY condemned_at, account, vault, object LIMIT ?2",
+        )
+        .map_err(fault)?;
+    let keys: Vec<ObjectKey> = select
+        .query_map(params![before.0, row_limit(limit)], key_of)
+        .and_then(Iterator::collect)
+        .map_err(fault)?;
+    let mut update = connection
+        .prepare_cached(
+            "UPDATE objects SET state = ?4, since = ?5, condemned_at = NULL
+             WHERE account = ?1 AND vault = ?2 AND object = ?3 AND state = ?6 RETURNING size",
+        )
+        .map_err(fault)?;
+    for key in &keys {
+        let size: i64 = update
+            .query_row(
+                params![
+                    key.account.as_bytes(),
+                    key.vault.as_bytes(),
+                    key.object.as_bytes(),
+                    STATE_RELEASING,
+                    now.0,
+                    STATE_STORED
+                ],
+                |row| row.get(0),
+            )
+            .map_err(fault)?;
+        // Until the bytes are gone they count.
+        accounts::add_bytes(connection, key.account, -size, size)?;
+    }
+    Ok(keys.len() as u64)
+}
+
+fn key_of(row: &Row<'_>) -> rusqlite::Result<ObjectKey> {
+    Ok(ObjectKey {
+        account: AccountId::from_bytes(row.get::<_, Fixed<16>>(0)?.0),
+        vault: VaultId::from_bytes(row.get::<_, Fixed<16>>(1)?.0),
+        object: ObjectId::from_bytes(row.get::<_, Fixed<32>>(2)?.0),
+    })
+}
+
 pub(crate) fn releasing(
     connection: &Connection,
     now: Millis,
@@ -153,13 +256,7 @@ pub(crate) fn releasing(
         )
         .map_err(fault)?;
     select
-        .query_map(params![STATE_RELEASING, row_limit(limit)], |row| {
-            Ok(ObjectKey {
-                account: AccountId::from_bytes(row.get::<_, Fixed<16>>(0)?.0),
-                vault: VaultId::from_bytes(row.get::<_, Fixed<16>>(1)?.0),
-                object: ObjectId::from_bytes(row.get::<_, Fixed<32>>(2)?.0),
-            })
-        })
+        .query_map(params![STATE_RELEASING, row_limit(limit)], key_of)
         .and_then(Iterator::collect)
         .map_err(fault)
 }
@@ -205,27 +302,37 @@ pub(crate) fn has(
     account: AccountId,
     vault: VaultId,
     objects: &[ObjectId],
-) -> Result<Vec<bool>, RecordsError> {
+) -> Result<Vec<Presence>, RecordsError> {
     if objects.len() > HAS_MAX_IDS {
         return Err(RecordsError::Invalid("too many objects in one question"));
     }
     let fault = |source| engine_fault("look objects up", source);
     let mut select = connection
         .prepare_cached(
-            "SELECT 1 FROM objects WHERE account = ?1 AND vault = ?2 AND object = ?3 AND state = ?4",
+            "SELECT condemned_at IS NOT NULL FROM objects
+             WHERE account = ?1 AND vault = ?2 AND object = ?3 AND state = ?4",
         )
         .map_err(fault)?;
     objects
         .iter()
         .map(|object| {
-            select
-                .exists(params![
-                    account.as_bytes(),
-                    vault.as_bytes(),
-                    object.as_bytes(),
-                    STATE_STORED
-                ])
-                .map_err(fault)
+            let condemned: Option<bool> = select
+                .query_row(
+                    params![
+                        account.as_bytes(),
+                        vault.as_bytes(),
+                        object.as_bytes(),
+                        STATE_STORED
+                    ],
+                    |row| row.get(0),
+                )
+                .optional()
+                .map_err(fault)?;
+            Ok(match condemned {
+                None => Presence::Absent,
+                Some(false) => Presence::Stored,
+                Some(true) => Presence::Condemned,
+            })
         })
         .collect()
 }
@@ -236,7 +343,7 @@ pub(crate) fn get(
 ) -> Result<Option<LedgerEntry>, RecordsError> {
     connection
         .prepare_cached(
-            "SELECT object, size, state, since FROM objects
+            "SELECT object, size, state, since, condemned_at FROM objects
              WHERE account = ?1 AND vault = ?2 AND object = ?3",
         )
         .and_then(|mut select| {
@@ -265,7 +372,7 @@ pub(crate) fn list(
     let after: &[u8] = after.as_ref().map_or(&[], |after| after.as_bytes());
     connection
         .prepare_cached(
-            "SELECT object, size, state, since FROM objects
+            "SELECT object, size, state, since, condemned_at FROM objects
              WHERE account = ?1 AND vault = ?2 AND object > ?3 AND state = ?4
              ORDER BY object LIMIT ?5",
         )
@@ -297,5 +404,6 @@ fn entry_of(row: &Row<'_>) -> rusqlite::Result<LedgerEntry> {
             other => return Err(rusqlite::Error::IntegralValueOutOfRange(2, other)),
         },
         since: Millis(row.get(3)?),
+        condemned_at: row.get::<_, Option<i64>>(4)?.map(Millis),
     })
 }

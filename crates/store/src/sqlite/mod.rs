@@ -37,7 +37,8 @@ use crate::objects::ObjectKey;
 use crate::records::{
     Account, AccountOpening, AccountState, AppendOutcome, ChainAppend, ChainPage, ChainTip,
     ConfirmOutcome, CreateOutcome, Head, HeadSwap, Invitation, LedgerEntry, NonceOutcome, NonceUse,
-    OpenOutcome, Records, RecordsError, Reservation, ReserveOutcome, RootKeyHash, SwapOutcome,
+    OpenOutcome, Presence, Records, RecordsError, Reservation, ReserveOutcome, RootKeyHash,
+    SwapOutcome,
 };
 use crate::{Pending, sys};
 
@@ -436,6 +437,17 @@ impl Records for SqliteRecords {
         })
     }
 
+    fn let_condemned_go(
+        &self,
+        before: Millis,
+        now: Millis,
+        limit: usize,
+    ) -> Pending<'_, Result<u64, RecordsError>> {
+        self.write(None, move |connection| {
+            ledger::let_condemned_go(connection, before, now, limit)
+        })
+    }
+
     fn releasing(
         &self,
         now: Millis,
@@ -457,7 +469,7 @@ impl Records for SqliteRecords {
         account: AccountId,
         vault: VaultId,
         objects: Vec<ObjectId>,
-    ) -> Pending<'_, Result<Vec<bool>, RecordsError>> {
+    ) -> Pending<'_, Result<Vec<Presence>, RecordsError>> {
         self.read(move |connection| ledger::has(connection, account, vault, &objects))
     }
 

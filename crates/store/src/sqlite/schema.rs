@@ -14,7 +14,7 @@ use super::fault::engine_fault;
 use crate::records::RecordsError;
 
 /// The migrations, the first one making version 1. Each runs in one transaction.
-pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 CREATE TABLE cell_values (
@@ -118,6 +118,12 @@ CREATE TABLE map_inputs (
   place BIGINT NOT NULL, -- E: place of the entry with its root
   inputs BLOB NOT NULL -- E: what changed in it: keys and values, to be published
 );
+";
+
+const VERSION_3: &str = "
+ALTER TABLE objects ADD COLUMN
+  condemned_at BIGINT; -- P: when a head said that nobody needs it, milliseconds
+CREATE INDEX objects_condemned ON objects (condemned_at) WHERE condemned_at IS NOT NULL;
 ";
 
 pub(crate) const VERSIONS_TABLE: &str = "

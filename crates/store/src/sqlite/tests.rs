@@ -623,7 +623,7 @@ fn the_comments_of_the_schema_say_the_same_as_the_data_map() {
         .chain(schema::MIGRATIONS.iter().copied());
     for line in sources.flat_map(str::lines) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        if let ["CREATE", "TABLE", rest @ ..] = &words[..] {
+        if let ["CREATE" | "ALTER", "TABLE", rest @ ..] = &words[..] {
             table = rest
                 .iter()
                 .find(|word| word.starts_with(char::is_lowercase))

@@ -46,6 +46,7 @@ const SEEN: &[&str] = &[
     "is frozen",
     "is not here",
     "another size",
+    "Missing(",
     "made before",
     "no rows",
     "is queued already",
@@ -188,6 +189,18 @@ impl Choices {
         (from, (tree.size + by, [self.byte(4); 32]))
     }
 
+    fn names(&mut self) -> Vec<ObjectId> {
+        (0..self.below(4)).map(|_| self.key().object).collect()
+    }
+
+    /// Mostly nothing, or no head would ever move.
+    fn needed(&mut self) -> Vec<ObjectId> {
+        match self.below(3) {
+            0 => self.names(),
+            _ => Vec::new(),
+        }
+    }
+
     fn mark(&mut self) -> HeadMark {
         HeadMark {
             counter: self.below(4),
@@ -230,7 +243,7 @@ async fn change_log(records: &dyn Engine, now: Millis, choices: &mut Choices) ->
 async fn change(records: &dyn Engine, step: u64, choices: &mut Choices) -> Answer {
     let now = choices.now(step);
     let nonce = choices.nonce(now);
-    match choices.below(16) {
+    match choices.below(17) {
         0 => {
             let secret = SecretHash([choices.byte(4); 32]);
             let expires_at = Millis(choices.below(2) as i64 * i64::MAX);
@@ -305,13 +318,15 @@ async fn change(records: &dyn Engine, step: u64, choices: &mut Choices) -> Answe
                     vault,
                     expected,
                     new,
+                    condemned: choices.names(),
+                    needed: choices.needed(),
                 },
             ))
             .await
         }
         4..=6 => {
             let key = choices.key();
-            let size = u64::from(key.object.as_bytes()[0]) * 30 + choices.below(20) / 19;
+            let size = u64::from(key.object.as_bytes()[0]) * 30 + choices.below(10) / 9;
             of(records.reserve(nonce, Reservation { key, size, now })).await
         }
         7 => of(records.confirm(choices.key(), now)).await,
@@ -336,6 +351,10 @@ async fn change(records: &dyn Engine, step: u64, choices: &mut Choices) -> Answe
             }
         }
         11..=14 => change_log(records, now, choices).await,
+        15 => {
+            let (before, limit) = (choices.now(step), usize::from(choices.byte(4)));
+            of(records.let_condemned_go(before, now, limit)).await
+        }
         _ => {
             let limit = usize::from(choices.byte(9));
             of(records.sweep_nonces(now, limit)).await

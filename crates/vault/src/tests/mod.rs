@@ -6,7 +6,7 @@ mod sealing;
 mod storing;
 mod vectors;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +16,8 @@ use candor_wire::{AccountId, ObjectId, VaultId};
 
 use crate::entropy::{Entropy, EntropyError, SURROUNDINGS_BYTES};
 use crate::keys::{EpochKey, VaultKeys};
-use crate::ports::{ObjectSink, ObjectSource, SinkError, SourceError};
+use crate::ports::{ObjectSink, ObjectSource, Presence, SinkError, SourceError};
+use crate::repository::Staged;
 
 pub(crate) fn keys_of(account: u8, vault: u8, epochs: &[(u32, u8)]) -> VaultKeys {
     let epochs = epochs
@@ -77,6 +78,9 @@ impl Entropy for CopiedEntropy {
 #[derive(Default)]
 pub(crate) struct MemoryCell {
     pub(crate) objects: Mutex<BTreeMap<ObjectId, Bytes>>,
+    /// What heads condemned and no head rescued.
+    pub(crate) condemned: Mutex<BTreeSet<ObjectId>>,
+    pub(crate) head: Mutex<Option<ObjectId>>,
     /// Puts that still succeed before the cell is full; `usize::MAX` is no limit.
     pub(crate) room: AtomicUsize,
     /// Whether the put that fails stores the object all the same: a lost acknowledgement.
@@ -107,6 +111,46 @@ impl MemoryCell {
     pub(crate) fn stored(&self) -> Vec<ObjectId> {
         self.objects.lock().unwrap().keys().copied().collect()
     }
+
+    /// Moves the head, as the cell does: by compare-and-swap, and only if everything needed is stored.
+    pub(crate) fn move_head(&self, staged: &Staged) -> Result<(), Refused> {
+        let mut head = self.head.lock().unwrap();
+        if *head != staged.previous() {
+            return Err(Refused::Conflict);
+        }
+        let objects = self.objects.lock().unwrap();
+        let manifest = staged.manifest();
+        let mut needed = staged.rescued().iter().chain([&manifest]);
+        if needed.any(|object| !objects.contains_key(object)) {
+            return Err(Refused::Missing);
+        }
+        let mut condemned = self.condemned.lock().unwrap();
+        for object in staged.rescued() {
+            condemned.remove(object);
+        }
+        let stored = staged
+            .condemned()
+            .iter()
+            .filter(|one| objects.contains_key(one));
+        condemned.extend(stored);
+        *head = Some(staged.manifest());
+        Ok(())
+    }
+
+    /// The retention window is over: everything condemned is gone. Says how much that was.
+    pub(crate) fn expire(&self) -> usize {
+        let gone = std::mem::take(&mut *self.condemned.lock().unwrap());
+        let mut objects = self.objects.lock().unwrap();
+        objects.retain(|object, _| !gone.contains(object));
+        gone.len()
+    }
+}
+
+/// Why a head did not move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Conflict,
+    Missing,
 }
 
 impl ObjectSink for MemoryCell {
@@ -147,11 +191,23 @@ impl ObjectSource for MemoryCell {
         Ok(bytes.slice((range.start as usize).min(end)..end))
     }
 
-    fn has(&self, objects: &[ObjectId]) -> Result<Vec<bool>, SourceError> {
+    fn has(&self, objects: &[ObjectId]) -> Result<Vec<Presence>, SourceError> {
         let stored = self.objects.lock().unwrap();
-        Ok(objects
-            .iter()
-            .map(|object| stored.contains_key(object))
+        let condemned = self.condemned.lock().unwrap();
+        let standing = |object| match stored.contains_key(object) {
+            false => Presence::Absent,
+            true if condemned.contains(object) => Presence::Condemned,
+            true => Presence::Stored,
+        };
+        Ok(objects.iter().map(standing).collect())
+    }
+
+    fn list(&self, after: Option<ObjectId>) -> Result<Vec<(ObjectId, u64)>, SourceError> {
+        let stored = self.objects.lock().unwrap();
+        let rest = stored.iter().filter(|(object, _)| Some(**object) > after);
+        Ok(rest
+            .take(100)
+            .map(|(object, bytes)| (*object, bytes.len() as u64))
             .collect())
     }
 }

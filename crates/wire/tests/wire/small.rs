@@ -260,8 +260,13 @@ fn a_head_is_of_one_account_and_condemns_so_much() {
     };
     let other = AccountId::from_bytes([0xa2; 16]);
     assert_eq!(verify(&head(), other), Err(HeadError::Place));
+    let numbered = |number: usize| {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        ObjectId::from_bytes(bytes)
+    };
     let condemning = |count| Head {
-        condemned: vec![ObjectId::from_bytes([1; 32]); count],
+        condemned: (0..count).map(numbered).collect(),
         ..head()
     };
     assert_eq!(
@@ -272,6 +277,19 @@ fn a_head_is_of_one_account_and_condemns_so_much() {
         verify(&condemning(CONDEMNED_MAX + 1), ACCOUNT),
         Err(HeadError::Place)
     );
+    // Ascending, each once, and not the manifest.
+    let manifest = head().manifest;
+    for condemned in [
+        vec![numbered(2), numbered(1)],
+        vec![numbered(1), numbered(1)],
+        vec![numbered(1), manifest],
+    ] {
+        let broken = Head {
+            condemned,
+            ..head()
+        };
+        assert_eq!(verify(&broken, ACCOUNT), Err(HeadError::Place));
+    }
 }
 
 pub(crate) fn invitation() -> Invitation {

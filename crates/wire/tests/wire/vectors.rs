@@ -316,8 +316,17 @@ fn bodies_of_the_api() {
         version,
         expected: Some(head.hash()),
         head,
+        rescued: None,
     };
-    check::<SwapHead>("api-swap-head.txt", "SwapHead.", &[("one", encode(&swap))]);
+    let rescuing = SwapHead {
+        rescued: Some(vec![ObjectId::from_bytes([4; 32])]),
+        ..swap.clone()
+    };
+    check::<SwapHead>(
+        "api-swap-head.txt",
+        "SwapHead.",
+        &[("one", encode(&swap)), ("rescuing", encode(&rescuing))],
+    );
     let object = ObjectId::of(b"");
     let has = HasObjects {
         version,
@@ -327,11 +336,19 @@ fn bodies_of_the_api() {
     let has_reply = HasReply {
         version,
         stored: vec![true, false],
+        condemned: None,
+    };
+    let condemned = HasReply {
+        condemned: Some(vec![true, false]),
+        ..has_reply.clone()
     };
     check::<HasReply>(
         "api-has-reply.txt",
         "HasReply.",
-        &[("two", encode(&has_reply))],
+        &[
+            ("two", encode(&has_reply)),
+            ("condemned", encode(&condemned)),
+        ],
     );
     let objects = ObjectPage {
         version,

@@ -1,0 +1,363 @@
+//! Forgetting snapshots, bringing them back, and pruning what nobody needs.
+//!
+//! Forgetting takes a snapshot off the list and nothing else. Pruning finds what only forgotten snapshots needed,
+//! and moves a head that condemns it; the cell deletes it when its retention window is over. Until then it can be
+//! brought back, from any full device: whoever stole one cannot destroy a backup before somebody looks.
+//!
+//! All of it changes a vault, so it needs a live consent for the set, like a backup.
+
+use std::sync::Arc;
+
+use candor_vault::keep::{self, KeepRules};
+use candor_vault::prune::{self, Forgotten, PruneError, PruneRules};
+use candor_vault::report::Cancel;
+use candor_vault::{ObjectSink, SnapshotEntry, SnapshotId};
+
+use crate::commands::{
+    Event, Failure, FailureKind, ForgottenView, Keep, PrunedView, SnapshotView, View,
+};
+use crate::device_store::BackupSet;
+use crate::engine::{Engine, unknown_chain};
+use crate::events::{Events, Meter, pump};
+use crate::failure;
+use crate::restore_flow::{Held, SnapshotSpec, ambiguous, not_found, snapshot_view};
+
+/// Which snapshots are to go.
+pub(crate) struct Which<'a> {
+    pub(crate) snapshots: &'a [String],
+    pub(crate) set: Option<&'a str>,
+    pub(crate) keep: Keep,
+}
+
+impl Which<'_> {
+    fn rules(&self) -> KeepRules {
+        let Keep {
+            last,
+            hourly,
+            daily,
+            weekly,
+            monthly,
+            yearly,
+        } = self.keep;
+        KeepRules {
+            last,
+            hourly,
+            daily,
+            weekly,
+            monthly,
+            yearly,
+        }
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let by_rule = !self.rules().is_empty();
+        if by_rule && !self.snapshots.is_empty() {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                "name snapshots, or give rules, and not both",
+            ));
+        }
+        if !by_rule && self.snapshots.is_empty() {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                "nothing says which snapshots are to go",
+            )
+            .with_hint("name them, or say what stays: `candor backup forget --keep-daily 7 --keep-monthly 12`"));
+        }
+        Ok(())
+    }
+
+    /// Those of one vault.
+    fn of(
+        &self,
+        specs: &[SnapshotSpec],
+        set: &BackupSet,
+        listed: &[SnapshotEntry],
+    ) -> Result<Vec<SnapshotId>, Failure> {
+        if specs.is_empty() {
+            let own = listed.iter().filter(|entry| entry.set == set.name);
+            let own: Vec<SnapshotEntry> = own.cloned().collect();
+            return Ok(keep::superfluous(&own, &self.rules()));
+        }
+        let mut found = Vec::new();
+        for spec in specs {
+            found.extend(spec.pick(listed)?.map(|entry| entry.id));
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+}
+
+fn specs_of(texts: &[String]) -> Result<Vec<SnapshotSpec>, Failure> {
+    texts.iter().map(|text| SnapshotSpec::parse(text)).collect()
+}
+
+/// Which of the named snapshots are in this list.
+fn found_in(specs: &[SnapshotSpec], listed: &[SnapshotEntry]) -> Result<Vec<bool>, Failure> {
+    let each = specs.iter().map(|spec| Ok(spec.pick(listed)?.is_some()));
+    each.collect()
+}
+
+/// Whether each named snapshot is in just one of the vaults.
+fn each_once(specs: &[SnapshotSpec], found: &[Vec<bool>]) -> Result<(), Failure> {
+    for place in 0..specs.len() {
+        match found.iter().filter(|one| one[place]).count() {
+            1 => {}
+            0 => {
+                return Err(not_found().with_hint(
+                    "`candor backup snapshots` shows those of every set, and with `--forgotten` those that can be brought back; only sets that are on can be changed",
+                ));
+            }
+            _ => return Err(ambiguous()),
+        }
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Does something to the vault of each set that is asked for and on, on a worker thread.
+    fn with_vaults<T: Send>(
+        &self,
+        set: Option<&str>,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+        work: impl Fn(&BackupSet, &mut Held<'_>, &Events, &Cancel) -> Result<T, Failure> + Send + Sync,
+    ) -> Result<Vec<T>, Failure> {
+        let names: Vec<String> = set.map(str::to_owned).into_iter().collect();
+        let (sets, off) = self.sets_to_run(&names)?;
+        for name in off {
+            events(Event::Step {
+                text: format!("{name} is off and is passed over"),
+            });
+        }
+        let stop = Cancel::default();
+        pump(events, cancel, &stop, |events| {
+            let each = sets.iter().map(|set| {
+                let mut held = self.begin_writing(set, events, &stop, || Ok(()))?;
+                work(set, &mut held, events, &stop)
+            });
+            each.collect()
+        })
+    }
+
+    fn retention_days(&self) -> Result<u32, Failure> {
+        self.with_chain(|chain| chain.keyring().current().retention_days)
+            .ok_or_else(unknown_chain)
+    }
+
+    /// Takes snapshots off the list.
+    pub(crate) fn backup_forget(
+        &self,
+        which: &Which<'_>,
+        dry_run: bool,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        which.check()?;
+        let specs = specs_of(which.snapshots)?;
+        if !specs.is_empty() {
+            // Named ones have to be there, each once, before any is taken off.
+            let found = self.with_vaults(which.set, events, cancel, |_, held, _, _| {
+                found_in(&specs, &held.open.repository.manifest().snapshots)
+            })?;
+            each_once(&specs, &found)?;
+        }
+        let done = self.with_vaults(which.set, events, cancel, |set, held, events, _| {
+            let mut gone = Vec::new();
+            let change = |open: &mut crate::vault_access::OpenVault| {
+                let listed = &open.repository.manifest().snapshots;
+                let ids = which.of(&specs, set, listed)?;
+                let entries = listed.iter().filter(|entry| ids.contains(&entry.id));
+                gone = entries
+                    .map(|entry| snapshot_view(open, entry))
+                    .collect::<Result<Vec<_>, _>>()?;
+                if ids.is_empty() || dry_run {
+                    return Ok(None);
+                }
+                let staged = open.repository.stage_forget(&ids, &*open.objects)?;
+                Ok(Some(staged))
+            };
+            self.change_vault(&mut held.open, change)?;
+            if !gone.is_empty() && !dry_run {
+                events.step(format!("{}: {} forgotten", set.name, gone.len()));
+            }
+            let listed = held.open.repository.manifest().snapshots.len();
+            let left = if dry_run { listed - gone.len() } else { listed };
+            Ok((gone, left))
+        })?;
+        self.forgotten_view(done)
+    }
+
+    fn forgotten_view(&self, parts: Vec<(Vec<SnapshotView>, usize)>) -> Result<View, Failure> {
+        let mut view = ForgottenView {
+            snapshots: Vec::new(),
+            left: 0,
+            retention_days: self.retention_days()?,
+        };
+        for (snapshots, left) in parts {
+            view.snapshots.extend(snapshots);
+            view.left += left as u64;
+        }
+        view.snapshots.sort_by_key(|one| one.time_ms);
+        Ok(View::Forgotten(view))
+    }
+
+    /// Snapshots that can be brought back.
+    pub(crate) fn backup_forgotten(
+        &self,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        let found = self.with_vaults(None, events, cancel, |_, held, _, _| {
+            let open = &held.open;
+            let found = prune::forgotten(&open.repository, &*open.objects)?;
+            let views = found.iter().map(|one| plain_view(&one.entry)).collect();
+            Ok((views, open.repository.manifest().snapshots.len()))
+        })?;
+        self.forgotten_view(found)
+    }
+
+    /// Puts forgotten snapshots on the list again.
+    pub(crate) fn backup_unforget(
+        &self,
+        snapshots: &[String],
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        let specs = specs_of(snapshots)?;
+        let found = self.with_vaults(None, events, cancel, |_, held, _, _| {
+            let forgotten = prune::forgotten(&held.open.repository, &*held.open.objects)?;
+            let entries: Vec<SnapshotEntry> = forgotten.into_iter().map(|one| one.entry).collect();
+            found_in(&specs, &entries)
+        })?;
+        each_once(&specs, &found)?;
+        let done = self.with_vaults(None, events, cancel, |_, held, events, stop| {
+            let mut back = Vec::new();
+            let change = |open: &mut crate::vault_access::OpenVault| {
+                let objects = Arc::clone(&open.objects);
+                let found = prune::forgotten(&open.repository, &*objects)?;
+                let entries: Vec<SnapshotEntry> =
+                    found.iter().map(|one| one.entry.clone()).collect();
+                let mut ids = Vec::new();
+                for spec in &specs {
+                    ids.extend(spec.pick(&entries)?.map(|entry| entry.id));
+                }
+                let chosen: Vec<Forgotten> = found
+                    .into_iter()
+                    .filter(|one| ids.contains(&one.entry.id))
+                    .collect();
+                back = chosen.iter().map(|one| plain_view(&one.entry)).collect();
+                if chosen.is_empty() {
+                    return Ok(None);
+                }
+                let moved = || objects.moved_bytes();
+                let meter = Meter::new(events, "check", &moved);
+                let (repository, sink) = (&open.repository, &*objects);
+                let staged = prune::bring_back(repository, &chosen, sink, &*objects, &meter, stop);
+                meter.finish();
+                staged.map(Some).map_err(|error| prune_failed(&error))
+            };
+            self.change_vault(&mut held.open, change)?;
+            Ok((back, held.open.repository.manifest().snapshots.len()))
+        })?;
+        self.forgotten_view(done)
+    }
+
+    /// Prunes until nothing more is worth it. Each round is complete by itself.
+    pub(crate) fn backup_prune(
+        &self,
+        set: Option<&str>,
+        max_unused_percent: u8,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        if max_unused_percent > 100 {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                "a part of what is stored has 0 to 100 percent",
+            ));
+        }
+        let rules = PruneRules {
+            max_unused_percent,
+            ..PruneRules::default()
+        };
+        let rounds = self.with_vaults(set, events, cancel, |_, held, events, stop| {
+            let mut total = PrunedView::default();
+            loop {
+                let (report, moved) = self.prune_round(held, &rules, events, stop)?;
+                if moved {
+                    total.packs_gone += report.packs_gone;
+                    total.bytes_gone += report.bytes_gone + report.orphan_bytes;
+                    total.packs_rewritten += report.packs_rewritten;
+                    total.bytes_stored += report.bytes_stored;
+                    total.orphans += report.orphans;
+                }
+                if !(moved && report.more) {
+                    return Ok(total);
+                }
+            }
+        })?;
+        let mut total = PrunedView {
+            retention_days: self.retention_days()?,
+            ..PrunedView::default()
+        };
+        for one in rounds {
+            total.packs_gone += one.packs_gone;
+            total.bytes_gone += one.bytes_gone;
+            total.packs_rewritten += one.packs_rewritten;
+            total.bytes_stored += one.bytes_stored;
+            total.orphans += one.orphans;
+        }
+        Ok(View::Pruned(total))
+    }
+
+    fn prune_round(
+        &self,
+        held: &mut Held<'_>,
+        rules: &PruneRules,
+        events: &Events,
+        cancel: &Cancel,
+    ) -> Result<(prune::PruneReport, bool), Failure> {
+        let mut report = prune::PruneReport::default();
+        let moved = self.change_vault(&mut held.open, |open| {
+            let objects = Arc::clone(&open.objects);
+            let sink = Arc::clone(&objects) as Arc<dyn ObjectSink>;
+            let moved = || objects.moved_bytes();
+            let meter = Meter::new(events, "prune", &moved);
+            let pruned = prune::run(&open.repository, rules, &sink, &*objects, &meter, cancel);
+            meter.finish();
+            let pruned = pruned.map_err(|error| prune_failed(&error))?;
+            report = pruned.report;
+            Ok(pruned.staged)
+        })?;
+        Ok((report, moved))
+    }
+}
+
+/// A snapshot without what only its tree says.
+fn plain_view(entry: &SnapshotEntry) -> SnapshotView {
+    SnapshotView {
+        snapshot: entry.id.to_string(),
+        set: entry.set.clone(),
+        time_ms: entry.time.0,
+        device: entry.device.to_string(),
+        paths: Vec::new(),
+        files: entry.stats.files,
+        bytes: entry.stats.bytes_total,
+    }
+}
+
+fn prune_failed(error: &PruneError) -> Failure {
+    match error {
+        PruneError::Cancelled => failure::interrupted(),
+        PruneError::Listing => Failure::new(FailureKind::Integrity, error.to_string())
+            .with_hint("nothing was taken away; tell whoever runs the cell"),
+        PruneError::Tree(inner) if inner.is_integrity() => {
+            Failure::new(FailureKind::Integrity, error.to_string())
+                .with_hint("`candor backup check` tells what is damaged; nothing was taken away")
+                .because(error)
+        }
+        other => Failure::of(other),
+    }
+}
