@@ -88,6 +88,10 @@ pub struct LogSettings {
 pub struct Limits {
     /// Connections at one time.
     pub connections_max: u32,
+    /// Connections of one network address at one time.
+    pub connections_per_address_max: u32,
+    /// Requests of one account at one time.
+    pub requests_per_account_max: u32,
     /// Requests at one time whose body is an object.
     pub uploads_max: u32,
     /// Requests at one time whose body is a message.
@@ -269,6 +273,14 @@ impl Limits {
     fn check(&self) -> Result<(), ConfigError> {
         let counts = [
             ("limits.connections_max", self.connections_max),
+            (
+                "limits.connections_per_address_max",
+                self.connections_per_address_max,
+            ),
+            (
+                "limits.requests_per_account_max",
+                self.requests_per_account_max,
+            ),
             ("limits.uploads_max", self.uploads_max),
             ("limits.messages_max", self.messages_max),
         ];

@@ -7,8 +7,8 @@
 //!    just being enrolled, in the request itself.
 //! 5. Signature (RFC 9421) and the difference of the clocks.
 //! 6. Body: a message is the one that was signed.
-//! 7. Authority: a live grant of a service that opens the endpoint, for this device, vault and cell;
-//!    or an errand of a purpose that opens it.
+//! 7. Authority: a device whose role may call the endpoint; and a live grant of a service that opens it, for
+//!    this device, vault and cell, or an errand of a purpose that opens it.
 //! 8. Nonce: this very request was never made before. A request that writes hands its nonce to the
 //!    store, which spends it in the same commit.
 //!
@@ -35,12 +35,12 @@ use candor_wire::request::{
     SignatureHeaders, Verified,
 };
 use candor_wire::sign::Ed25519Public;
-use candor_wire::statement::Body as Statement;
+use candor_wire::statement::{Body as Statement, Role};
 use candor_wire::time::Millis;
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::request::Parts;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::RequestBody;
 use crate::reply::Refusal;
@@ -90,6 +90,8 @@ pub(crate) struct Admitted {
     /// The nonce of a request that writes; whoever writes spends it.
     pub(crate) nonce: Option<NonceUse>,
     pub(crate) now: Millis,
+    /// The account's share of the cell, for as long as the request lasts.
+    share: Option<OwnedSemaphorePermit>,
 }
 
 impl Admitted {
@@ -303,6 +305,7 @@ pub(crate) async fn pass(
         path: parts.uri.path().to_owned(),
         nonce: None,
         now,
+        share: None,
     };
     if endpoint.caller == Caller::Anybody {
         return Ok(admitted);
@@ -343,12 +346,17 @@ pub(crate) async fn pass(
     if signed.placement != FIRST_PLACEMENT.to_string() {
         return Err(ErrorCode::Conflict.into());
     }
+    if let Some(view) = &admitted.view {
+        // From here on it is known whose request this is, and it costs more than its signature.
+        admitted.share = shared.request_shares.take(view.account()).await;
+    }
     if let Some(digest) = signed.digest {
         if endpoint.caller != Caller::NewDevice {
             admitted.message = read_message(&shared.messages, endpoint, body).await?;
         }
         request::check_digest(digest, &admitted.message).map_err(|_| ErrorCode::NotSigned)?;
     }
+    may_call(endpoint, &admitted)?;
     admitted.purpose = authority(shared, endpoint, &admitted, &signed.claim, &key)?;
     spend(shared, endpoint, &mut admitted, &key, &verified).await?;
     Ok(admitted)
@@ -396,6 +404,17 @@ async fn view_of_root(
         None => Ok(None),
         Some(account) => views::view(shared, account.account).await,
     }
+}
+
+/// A write-only device backs up, and neither reads nor deletes, whatever it says that it is for.
+fn may_call(endpoint: &Endpoint, admitted: &Admitted) -> Result<(), Refusal> {
+    let device = admitted.view.as_ref().zip(admitted.signer.as_ref());
+    let entry = device.and_then(|(view, device)| view.device(device));
+    let is_write_only = entry.is_some_and(|entry| entry.added.role == Role::WriteOnly);
+    if is_write_only && !endpoint.write_only {
+        return Err(ErrorCode::NotPermitted.into());
+    }
+    Ok(())
 }
 
 /// Step 7: tells the errand's purpose, or `None` for a grant.

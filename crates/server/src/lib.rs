@@ -25,6 +25,7 @@ mod re_anchor;
 mod reply;
 mod routes;
 mod shared;
+mod shares;
 mod stall;
 mod sys;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::log::{Cause, Event};
 use crate::random;
 use crate::routes::{self, Connected};
 use crate::shared::Shared;
+use crate::shares::Shares;
 use crate::stall::Stall;
 use crate::tls::{self, Leaf, TlsError};
 
@@ -165,6 +166,8 @@ impl Listening {
             Arc::new(Semaphore::new(OBSERVERS_MAX)),
             Arc::new(Semaphore::new(READERS_MAX)),
         );
+        let per_address = usize::try_from(limits.connections_per_address_max).unwrap_or(1);
+        let shares = Shares::new(per_address);
         let (stop, stopped) = watch::channel(false);
         let (service, observation) = (routes::router(&shared), routes::observation_router(&shared));
         let public = routes::log_router(&shared);
@@ -183,11 +186,16 @@ impl Listening {
                 }
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 (stream, permit) = accept(&shared, &self.devices, &devices_room) => {
+                    // Who has too many already is let go without a word: each of them could be the last one.
+                    let Some(share) = share_of(&shares, &stream) else {
+                        shared.metrics.connections_refused.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    };
                     let connection = Connection {
                         shared: Arc::clone(&shared),
                         service: service.clone(),
                         stopped: stopped.clone(),
-                        _permit: permit,
+                        _permits: [Some(permit), Some(share)],
                     };
                     connections.spawn(connection.over_tls(stream, self.acceptor.clone()));
                 }
@@ -196,7 +204,7 @@ impl Listening {
                         shared: Arc::clone(&shared),
                         service: observation.clone(),
                         stopped: stopped.clone(),
-                        _permit: permit,
+                        _permits: [Some(permit), None],
                     };
                     connections.spawn(connection.serve(stream));
                 }
@@ -205,7 +213,7 @@ impl Listening {
                         shared: Arc::clone(&shared),
                         service: public.clone(),
                         stopped: stopped.clone(),
-                        _permit: permit,
+                        _permits: [Some(permit), None],
                     };
                     connections.spawn(connection.serve(stream));
                 }
@@ -244,6 +252,19 @@ async fn accept(
     }
 }
 
+/// A place among the connections of one network address. An IPv6 host has a whole /64 to choose from.
+fn share_of(shares: &Shares<IpAddr>, stream: &TcpStream) -> Option<OwnedSemaphorePermit> {
+    const HOST_BITS: u32 = 64;
+    let address = match stream.peer_addr().ok()?.ip().to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() >> HOST_BITS << HOST_BITS;
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+        address => address,
+    };
+    shares.try_take(address)
+}
+
 /// The same for the log's readers; never, where they have no listener.
 async fn accept_reader(
     shared: &Shared,
@@ -260,7 +281,7 @@ struct Connection {
     shared: Arc<Shared>,
     service: Router,
     stopped: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+    _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
 impl Connection {

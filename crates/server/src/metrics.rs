@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     endpoints: Vec<PerEndpoint>,
     pub(crate) connections_open: AtomicU64,
     pub(crate) connections_total: AtomicU64,
+    pub(crate) connections_refused: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
     pub(crate) faults: AtomicU64,
 }
@@ -42,6 +43,7 @@ impl Metrics {
                 .collect(),
             connections_open: AtomicU64::new(0),
             connections_total: AtomicU64::new(0),
+            connections_refused: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
             faults: AtomicU64::new(0),
         }
@@ -112,6 +114,12 @@ impl Metrics {
                 "counter",
                 "Accepted connections.",
                 &self.connections_total,
+            ),
+            (
+                "candor_connections_refused_total",
+                "counter",
+                "Connections of network addresses that had too many.",
+                &self.connections_refused,
             ),
             (
                 "candor_handshakes_failed_total",

@@ -515,7 +515,8 @@ fn operation(endpoint: &Endpoint) -> Value {
         "security": if is_signed { json!([{ "requestSignature": [] }]) } else { json!([]) },
         "x-candor-caller": format!("{:?}", endpoint.caller),
         "x-candor-grants": grants,
-        "x-candor-errands": errands
+        "x-candor-errands": errands,
+        "x-candor-write-only": endpoint.write_only
     });
     if endpoint.request != BodyKind::Empty {
         operation["requestBody"] =

@@ -21,12 +21,16 @@ use crate::config::CellConfig;
 use crate::keys::CellKeyFiles;
 use crate::log::{Cause, Event, Field, Log};
 use crate::metrics::Metrics;
+use crate::shares::Shares;
 use crate::transparency::{AboutCell, Signer, Transparency, TransparencyParts};
 use crate::views::Views;
 
 /// How many objects can be put in place or taken away at once. Many more than uploads at one time,
 /// so that two of them seldom wait for each other.
 const OBJECT_STRIPES: usize = 256;
+
+/// How many accounts at least can upload at one time, whatever some of them do.
+const UPLOADERS_MIN: usize = 3;
 
 /// Requests at one time whose body is read before it is known who calls. Each holds up to 1 MiB.
 const STRANGERS_MAX: usize = 16;
@@ -46,6 +50,10 @@ pub(crate) struct Shared {
     pub(crate) log: Log,
     pub(crate) metrics: Metrics,
     pub(crate) uploads: Arc<Semaphore>,
+    /// What one account may have of [`Self::uploads`].
+    pub(crate) upload_shares: Shares<AccountId>,
+    /// Requests of one account at one time.
+    pub(crate) request_shares: Shares<AccountId>,
     pub(crate) messages: Semaphore,
     /// Apart from [`Self::messages`]: no stranger stands in the way of an account.
     pub(crate) strangers: Semaphore,
@@ -102,6 +110,8 @@ impl Shared {
             log: options.log,
             metrics: Metrics::new(),
             uploads: Arc::new(permits(config.limits.uploads_max)),
+            upload_shares: Shares::new(config.limits.uploads_max as usize / UPLOADERS_MIN),
+            request_shares: Shares::new(config.limits.requests_per_account_max as usize),
             messages: permits(config.limits.messages_max),
             strangers: Semaphore::new(STRANGERS_MAX),
             acknowledgement: keys.acknowledgement.secret(),

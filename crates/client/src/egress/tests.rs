@@ -426,7 +426,7 @@ async fn the_pinned_cell_is_reached_and_every_byte_is_counted() {
 }
 
 #[tokio::test]
-async fn another_root_key_is_refused_before_a_request_leaves() {
+async fn a48_another_root_key_is_refused_before_a_request_leaves() {
     // It has the right name and a certificate of its own making.
     let address = serve([9; 32], b"sealed", &[&rustls::version::TLS13]).await;
     let bench = bench(
@@ -451,7 +451,7 @@ async fn another_root_key_is_refused_before_a_request_leaves() {
 }
 
 #[tokio::test]
-async fn what_does_not_speak_tls_is_refused() {
+async fn a48_what_does_not_speak_tls_is_refused() {
     #[expect(clippy::disallowed_methods, reason = "the other end of the test")]
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

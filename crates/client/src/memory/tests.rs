@@ -95,6 +95,76 @@ fn cell_keys_and_formats_never_sink() {
     assert!(is_rollback(memory.check_format(1, 2), Remembered::Format));
     assert!(is_rollback(memory.check_format(2, 1), Remembered::Format));
     memory.check_format(2, 3).unwrap();
+    memory.check_format(2, 2).unwrap();
+}
+
+#[test]
+fn a_home_that_joins_anew_goes_on_from_the_cell_s_newest_keys() {
+    let joining = Memory::of_one_join(CELL, 3);
+    assert!(is_rollback(joining.check_cell(2), Remembered::CellKeys));
+    joining.remember_cell(4).unwrap();
+    assert_eq!((joining.cell_serial(), joining.heads()), (4, Vec::new()));
+    assert!(is_rollback(joining.check_cell(3), Remembered::CellKeys));
+}
+
+#[test]
+fn so_many_vaults_are_remembered_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = Memory::open(&folder.path().join("memory"), CELL).unwrap();
+    let of = |number: usize| {
+        let mut vault = [0; 16];
+        vault[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        RememberedHead {
+            vault: VaultId::from_bytes(vault),
+            ..head(1, 1, 1)
+        }
+    };
+    let mut state = State::new(CELL);
+    state.heads = (1..VAULTS_MAX).map(of).collect();
+    *memory.state() = state;
+    memory.remember_head(of(0)).unwrap();
+    let full = memory.remember_head(of(VAULTS_MAX));
+    assert!(matches!(full, Err(MemoryError::TooMany)));
+    memory
+        .remember_head(RememberedHead {
+            counter: 2,
+            ..of(5)
+        })
+        .unwrap();
+    assert_eq!(memory.heads().len(), VAULTS_MAX);
+}
+
+#[test]
+fn an_accepted_older_state_replaces_just_what_it_is_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory");
+    let memory = Memory::open(&path, CELL).unwrap();
+    let other = RememberedHead {
+        vault: VaultId::from_bytes([7; 16]),
+        ..head(8, 8, 1)
+    };
+    memory.remember_head(head(9, 9, 2)).unwrap();
+    memory.remember_head(other).unwrap();
+    memory.remember_cell(5).unwrap();
+    memory.remember_log(log_of(20, 2, 3)).unwrap();
+    let view = family().view();
+    memory
+        .re_anchor(&view, &[VAULT], vec![head(2, 2, 2)], None)
+        .unwrap();
+    let memory = Memory::open(&path, CELL).unwrap();
+    assert_eq!(memory.heads(), [head(2, 2, 2), other]);
+    assert_eq!(memory.log(), Some(log_of(20, 2, 3)));
+    let chain = memory.chain().unwrap();
+    assert_eq!(
+        (chain.length, chain.tip),
+        (view.next_sequence(), view.tip())
+    );
+    assert_eq!(memory.cell_serial(), 5);
+    memory
+        .re_anchor(&view, &[VAULT], Vec::new(), Some(log_of(3, 1, 0)))
+        .unwrap();
+    assert_eq!(memory.heads(), [other]);
+    assert_eq!(memory.log(), Some(log_of(3, 1, 0)));
 }
 
 #[test]
@@ -112,11 +182,13 @@ fn a_damaged_memory_is_no_missing_memory() {
             Err(MemoryError::Damaged)
         ));
     }
-    fs::write(&path, b"").unwrap();
-    assert!(matches!(
-        Memory::open(&path, CELL),
-        Err(MemoryError::Damaged)
-    ));
+    for bad in [vec![], vec![0; MEMORY_MAX_BYTES + 1]] {
+        fs::write(&path, bad).unwrap();
+        assert!(matches!(
+            Memory::open(&path, CELL),
+            Err(MemoryError::Damaged)
+        ));
+    }
     fs::write(&path, &good).unwrap();
     let other = CellId::from_bytes([9; 16]);
     assert!(matches!(

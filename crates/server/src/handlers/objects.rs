@@ -51,6 +51,8 @@ pub(super) async fn put(
         .declared()
         .filter(|bytes| is_allowed_size(*bytes))
         .ok_or(ErrorCode::Malformed)?;
+    // The own share first: whoever waits for it holds no place that others could have.
+    let share = shared.upload_shares.take(key.account).await;
     // The semaphore is never closed.
     let permit = Arc::clone(&shared.uploads)
         .acquire_owned()
@@ -90,7 +92,7 @@ pub(super) async fn put(
         if stored.is_err() {
             give_up(&shared, key).await;
         }
-        drop(permit);
+        drop((permit, share));
         stored
     });
     finishing

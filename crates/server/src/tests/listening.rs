@@ -37,7 +37,7 @@ fn trust(cell: &CellId, root: &Ed25519Public) -> TrustAnchor<'static> {
     }
 }
 
-async fn connect(
+pub(super) async fn connect(
     world: &World,
     address: std::net::SocketAddr,
     root: &Ed25519Public,
@@ -56,12 +56,20 @@ async fn connect(
         .with_webpki_verifier(verifier)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    #[expect(clippy::disallowed_methods, reason = "this test is the device")]
-    let stream = TcpStream::connect(address).await?;
+    let stream = stranger(address).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await
+}
+
+pub(super) async fn stranger(address: std::net::SocketAddr) -> std::io::Result<TcpStream> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this test is a device, or a stranger"
+    )]
+    let stream = TcpStream::connect(address).await?;
+    Ok(stream)
 }
 
 async fn over(stream: TlsStream<TcpStream>, request: Request<Body>) -> (StatusCode, Bytes) {
@@ -79,14 +87,17 @@ async fn over(stream: TlsStream<TcpStream>, request: Request<Body>) -> (StatusCo
 
 /// Now, by the machine's clock: certificates are checked against it.
 async fn world_of_today() -> World {
-    let world = World::new().await;
+    today(World::new().await)
+}
+
+pub(super) fn today(world: World) -> World {
     let today = crate::clock::Clock::now(&crate::clock::SystemClock);
     world.advance(today.0 - world.now().0);
     world
 }
 
 #[tokio::test]
-async fn tls_1_3_with_the_pinned_root_and_nothing_else() {
+async fn a48_tls_1_3_with_the_pinned_root_and_nothing_else() {
     let world = world_of_today().await;
     let listening = world.cell.bind().await.unwrap();
     let (address, root) = (listening.address(), world.cell.root());
@@ -230,24 +241,21 @@ async fn operators_see_health_and_numbers() {
 
 /// Whoever connects and says nothing, or stops in the middle, is let go in time.
 #[tokio::test]
-async fn silence_ends_a_connection() {
+async fn a40_silence_ends_a_connection() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let impatient = |config: &mut crate::CellConfig| {
         config.limits.handshake_timeout_seconds = 1;
         config.limits.header_timeout_seconds = 1;
         config.limits.stall_timeout_seconds = 1;
     };
-    let world = World::with(impatient, crate::log::Log::silent()).await;
-    let today = crate::clock::Clock::now(&crate::clock::SystemClock);
-    world.advance(today.0 - world.now().0);
+    let world = today(World::with(impatient, crate::log::Log::silent()).await);
     let mut person = world.person().await;
     let grant = person.consents(&world).await;
     let listening = world.cell.bind().await.unwrap();
     let (address, root) = (listening.address(), world.cell.root());
     let running = tokio::spawn(listening.run(core::future::pending()));
     let name = authority(&world.cell.id());
-    #[expect(clippy::disallowed_methods, reason = "this test is a stranger")]
-    let mut mute = TcpStream::connect(address).await.unwrap();
+    let mut mute = stranger(address).await.unwrap();
     let mut headless = connect(&world, address, &root, &name, &rustls::version::TLS13)
         .await
         .unwrap();

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod accounts;
+mod hostile;
 mod listening;
 mod log_bench;
+mod matrix;
 mod objects;
 mod refusals;
 mod requests;

@@ -226,10 +226,14 @@ async fn only_the_root_itself_looks_for_its_account() {
     let world = World::new().await;
     let person = world.person().await;
     for (signer, key, expected) in [
-        (None, &person.root, None),
+        (None, &*person.root, None),
         (None, &person.key, Some(ErrorCode::NotFound)),
         (Some(person.device), &person.key, Some(ErrorCode::NotFound)),
-        (Some(person.device), &person.root, Some(ErrorCode::NotFound)),
+        (
+            Some(person.device),
+            &*person.root,
+            Some(ErrorCode::NotFound),
+        ),
     ] {
         let token = token(&world, &person, Purpose::Recover);
         let errand = header(&ErrandToken { signer, ..token }, key);
@@ -419,7 +423,7 @@ async fn an_errand_appends_only_what_it_is_for() {
             signer,
             ..token(&world, &person, purpose)
         };
-        let key = signer.map_or(&person.root, |_| &person.key);
+        let key = signer.map_or(&*person.root, |_| &person.key);
         let append = Ask {
             signer,
             ..person.appending(vec![record], header(&token, key))

@@ -143,7 +143,7 @@ async fn a_wrong_clock_is_told_to_signers_only() {
 
 /// A stranger's request gets the very same bytes for an account that exists and for one that does not.
 #[tokio::test]
-async fn a_foreign_account_is_like_none() {
+async fn a39_a_foreign_account_is_like_none() {
     let world = World::new().await;
     let (mut mine, mut theirs) = (world.person().await, world.person().await);
     let my_grant = mine.consents(&world).await;

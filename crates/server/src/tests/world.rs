@@ -187,7 +187,7 @@ pub(crate) fn error(body: &[u8]) -> Option<ErrorCode> {
 pub(crate) struct Person {
     pub(crate) account: AccountId,
     pub(crate) device: DeviceId,
-    pub(crate) root: SecretKey,
+    pub(crate) root: Arc<SecretKey>,
     pub(crate) key: SecretKey,
     pub(crate) vault: VaultId,
     pub(crate) records: Vec<Record>,
@@ -215,7 +215,7 @@ impl Person {
         Self {
             account: AccountId::from_bytes(world.fresh_bytes()),
             device: DeviceId::from_bytes(world.fresh_bytes()),
-            root: SecretKey::from_seeds(&seeds()),
+            root: Arc::new(SecretKey::from_seeds(&seeds())),
             key: SecretKey::from_seeds(&seeds()),
             vault: VaultId::from_bytes(world.fresh_bytes()),
             records: Vec::new(),
@@ -254,15 +254,19 @@ impl Person {
         let key = if signer.is_some() {
             &self.key
         } else {
-            &self.root
+            &*self.root
         };
         Record::of(draft.sign(sequence, link, key).0).unwrap()
     }
 
     pub(crate) fn device_added(&self, device: DeviceId, key: &SecretKey) -> Said {
+        self.device_of(Role::Full, device, key)
+    }
+
+    pub(crate) fn device_of(&self, role: Role, device: DeviceId, key: &SecretKey) -> Said {
         Said::DeviceAdded(Box::new(DeviceAdded {
             device,
-            role: Role::Full,
+            role,
             signing: key.public(),
             agreement: [2; 1216],
             sealed_name: vec![3; 40],
@@ -383,7 +387,7 @@ impl Person {
         let key = if signer.is_some() {
             &self.key
         } else {
-            &self.root
+            &*self.root
         };
         format!(
             "errand {}",
@@ -442,7 +446,7 @@ impl Person {
         let key = if ask.signer.is_some() {
             &self.key
         } else {
-            &self.root
+            &*self.root
         };
         let signed = request::sign(&covered, created, &nonce, key.ed25519());
         let uri = match ask.query.as_str() {
