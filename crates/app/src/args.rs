@@ -177,6 +177,9 @@ pub(crate) enum ServerCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// Show what the cell holds, in numbers; also while it runs
+    #[command(after_help = "Example:\n  candor server stats --json")]
+    Stats,
     /// Check the configuration without starting anything
     #[command(after_help = "Example:\n  candor server check-config --config /etc/candor/cell.toml")]
     CheckConfig {

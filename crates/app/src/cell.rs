@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candor_server::log::Log;
 use candor_server::{
     Cell, CellConfig, CellOptions, InitError, InitParams, OpenError, ReAnchorError, ServeError,
-    begin_log_anew,
+    Stats, StatsError, begin_log_anew,
 };
 use candor_wire::cell::Invitation;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use crate::App;
 use crate::args::{ServerCommand, ServerInit};
 use crate::failure::{Doing as _, Failure, Kind, Outcome};
 use crate::socket::{Channel, Listener, SocketError};
+use crate::text;
 
 /// The version of the messages on the cell's socket.
 const CONTROL_VERSION: u32 = 1;
@@ -62,6 +63,7 @@ pub(crate) fn run(app: &App, command: ServerCommand) -> Outcome {
         ServerCommand::Run { config } => serve(app, config.as_deref()),
         ServerCommand::Invite => invite(app),
         ServerCommand::ReAnchor { yes } => re_anchor(app, yes),
+        ServerCommand::Stats => show_stats(app),
         ServerCommand::CheckConfig { config } => check_config(app, config.as_deref()),
     }
 }
@@ -252,6 +254,72 @@ fn re_anchor_failure(error: &ReAnchorError) -> Failure {
         error => Failure::because("the log could not be begun anew", error)
             .hint("run it again: it goes on where it stopped"),
     }
+}
+
+fn show_stats(app: &App) -> Outcome {
+    let folder = app.home.cell();
+    let stats = candor_server::stats(&folder).map_err(|error| {
+        let hint = match &error {
+            StatsError::NoCell { .. } => {
+                "`candor server init` makes one; --home names another folder"
+            }
+            StatsError::Store(_) => "`candor server run` says more when it starts",
+        };
+        Failure::because("there are no numbers", &error).hint(hint)
+    })?;
+    let Stats {
+        accounts,
+        invitations,
+        statements,
+        vaults,
+        objects,
+        stored_bytes,
+        condemned,
+        condemned_bytes,
+        reserved_bytes,
+        quota_bytes,
+        log_entries,
+        log_waiting,
+    } = stats;
+    app.ui.object(
+        "stats",
+        json!({
+            "accounts": accounts,
+            "unused_invitations": invitations,
+            "statements": statements,
+            "vaults": vaults,
+            "objects": objects,
+            "stored_bytes": stored_bytes,
+            "condemned_objects": condemned,
+            "condemned_bytes": condemned_bytes,
+            "reserved_bytes": reserved_bytes,
+            "quota_bytes": quota_bytes,
+            "log_entries": log_entries,
+            "log_waiting": log_waiting,
+        }),
+    )?;
+    let rows = [
+        ("accounts", text::count(accounts)),
+        ("unused invitations", text::count(invitations)),
+        ("statements in chains", text::count(statements)),
+        ("vaults", text::count(vaults)),
+        ("objects", text::count(objects)),
+        ("stored", text::bytes(stored_bytes)),
+        (
+            "of that, waiting to be deleted",
+            format!(
+                "{} in {} objects",
+                text::bytes(condemned_bytes),
+                text::count(condemned)
+            ),
+        ),
+        ("promised to uploads", text::bytes(reserved_bytes)),
+        ("allowed to all accounts", text::bytes(quota_bytes)),
+        ("entries of the log", text::count(log_entries)),
+        ("waiting for the log", text::count(log_waiting)),
+    ];
+    let lines = rows.map(|(name, value)| format!("{name:<31} {value}"));
+    app.ui.data(&lines.join("\n"))
 }
 
 fn check_config(app: &App, config: Option<&Path>) -> Outcome {

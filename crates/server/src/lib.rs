@@ -27,6 +27,7 @@ mod routes;
 mod shared;
 mod shares;
 mod stall;
+mod stats;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -41,4 +42,5 @@ pub use keys::KeyError;
 pub use listener::{Listening, ServeError};
 pub use random::NoRandomness;
 pub use re_anchor::{BegunAnew, ReAnchorError, begin_log_anew};
+pub use stats::{Stats, StatsError, stats};
 pub use tls::TlsError;

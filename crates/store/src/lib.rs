@@ -43,7 +43,8 @@ pub use records::{
     ReserveOutcome, RootKeyHash, SecretHash, SwapOutcome,
 };
 pub use sqlite::SqliteRecords;
-pub use store::{Store, StoreError};
+pub use sqlite::stats::Stats;
+pub use store::{Store, StoreError, stats};
 
 use core::pin::Pin;
 

@@ -11,6 +11,7 @@ use crate::log_disk::DiskLogFiles;
 use crate::objects::{Objects, ObjectsError};
 use crate::records::{Records, RecordsError};
 use crate::sqlite::SqliteRecords;
+use crate::sqlite::stats::Stats;
 use crate::sys;
 
 /// The database, within the directory of the store.
@@ -62,6 +63,14 @@ pub struct Store {
     objects: Arc<DiskObjects>,
     log_files: Arc<DiskLogFiles>,
     _lock: File,
+}
+
+/// What the store in `directory` holds, in numbers. It may be in use by another process, and nothing is changed.
+///
+/// # Errors
+/// [`StoreError::Records`].
+pub fn stats(directory: &Path) -> Result<Stats, StoreError> {
+    crate::sqlite::stats::of(&directory.join(RECORDS_FILE)).map_err(StoreError::Records)
 }
 
 impl Store {

@@ -9,6 +9,7 @@ mod capture;
 mod compare;
 mod consent;
 mod elsewhere;
+mod kills;
 mod log;
 mod namespace;
 mod round_trip;
@@ -59,6 +60,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "log-survives-kills",
         shows: "a cell killed at any moment: no two checkpoints of one size, nothing acknowledged is missing",
         run: log::survives_kills,
+    },
+    Scenario {
+        name: "vault-survives-kills",
+        shows: "device and cell killed while backing up, forgetting, pruning and restoring: nothing acknowledged is missing",
+        run: kills::vault_survives_kills,
     },
     Scenario {
         name: "restored-cell",

@@ -108,6 +108,87 @@ fn a_device_uses_a_cell_elsewhere_and_outlives_its_absence() {
 }
 
 #[test]
+fn old_snapshots_are_forgotten_brought_back_and_pruned_and_the_operator_sees_it() {
+    let person = Person::new();
+    person
+        .run_in(&person.path("nowhere"), ["server", "stats"])
+        .must(1)
+        .says("candor server init");
+    let cell = cell(&person);
+    create(&person, &cell).must(0);
+    person.run(["backup", "add", "documents"]).must(0);
+    person
+        .run(["backup", "prune"])
+        .must(3)
+        .says("candor consent on backup");
+    person.run(["consent", "on", "backup", "--yes"]).must(0);
+    for n in 0..3 {
+        std::fs::write(person.documents().join("changes"), format!("{n}")).unwrap();
+        person.run(["backup", "run", "--all"]).must(0);
+    }
+    person
+        .run(["backup", "forget"])
+        .must(2)
+        .says("--keep-daily");
+    let dry = person
+        .run(["backup", "forget", "--keep-last", "1", "--dry-run"])
+        .must(0);
+    assert!(
+        dry.stdout
+            .contains("2 snapshots would be forgotten, 1 stay"),
+        "{}",
+        dry.stdout
+    );
+    let gone = person
+        .run(["backup", "forget", "--keep-last", "1", "--json"])
+        .must(0)
+        .json();
+    let gone = &gone[0]["forgotten"];
+    assert_eq!(
+        (gone["snapshots"].as_array().unwrap().len(), &gone["left"]),
+        (2, &1.into())
+    );
+    let first = gone["snapshots"][0]["snapshot"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let pruned = person.run(["backup", "prune"]).must(0).says("--forgotten");
+    assert!(
+        pruned.stdout.contains("the cell deletes them in 30 days"),
+        "{}",
+        pruned.stdout
+    );
+    let again = person.run(["backup", "prune"]).must(0);
+    assert_eq!(again.stdout.trim(), "nothing is superfluous");
+    let stats = person
+        .run_in(&cell.home, ["server", "stats", "--json"])
+        .must(0)
+        .json();
+    let stats = &stats[0]["stats"];
+    assert_eq!(
+        (&stats["accounts"], &stats["vaults"]),
+        (&1.into(), &1.into())
+    );
+    assert!(stats["condemned_objects"].as_u64().unwrap() > 0, "{stats}");
+    assert!(stats["condemned_bytes"].as_u64() < stats["stored_bytes"].as_u64());
+    let list = person.run(["backup", "snapshots", "--forgotten"]).must(0);
+    assert!(list.stdout.contains(&first[..8]), "{}", list.stdout);
+    person
+        .run(["backup", "restore", &first, "--to", "old"])
+        .must(1);
+    person.run(["backup", "forget", "--undo", &first]).must(0);
+    person
+        .run(["backup", "restore", &first, "--to", "old"])
+        .must(0);
+    assert_eq!(
+        std::fs::read(person.path("old/documents/changes")).unwrap(),
+        b"0"
+    );
+    person.run(["backup", "check", "--read-data"]).must(0);
+    assert_eq!(cell.running.terminate(), 0);
+}
+
+#[test]
 fn the_phrase_and_the_invitation_bring_everything_back() {
     let person = Person::backed_up();
     let invitation = std::fs::read_to_string(person.home().join("invitation")).unwrap();

@@ -16,6 +16,7 @@ mod nonces;
 mod readers;
 mod row;
 mod schema;
+pub(crate) mod stats;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -679,3 +679,29 @@ async fn commits_are_fast_enough() {
         "{single:.0} commits/s alone, {grouped:.0} writes/s grouped"
     );
 }
+
+#[tokio::test]
+async fn the_numbers_of_a_store_are_told_beside_whoever_uses_it() {
+    let place = Place::new();
+    let records = place.open();
+    assert_eq!(stats::of(&place.file()).unwrap(), stats::Stats::default());
+    let invitation = Invitation {
+        secret: SecretHash([1; 32]),
+        made_at: NOW,
+        expires_at: NOW.plus_ms(1),
+        quota_bytes: u64::MAX >> 1,
+    };
+    records.create_invitation(invitation).await.unwrap();
+    let numbers = stats::of(&place.file()).unwrap();
+    assert_eq!((numbers.invitations, numbers.accounts), (1, 0));
+    drop(records);
+    place.tamper("DELETE FROM schema_migrations WHERE version = 3");
+    let older = stats::of(&place.file()).unwrap_err();
+    assert!(matches!(older, RecordsError::Invalid(_)), "{older:?}");
+    place.tamper("INSERT INTO schema_migrations VALUES (99)");
+    let newer = stats::of(&place.file()).unwrap_err();
+    assert!(
+        matches!(newer, RecordsError::NewerSchema { .. }),
+        "{newer:?}"
+    );
+}
