@@ -7,6 +7,7 @@
 //! the file is readable by its owner alone.
 
 mod log;
+mod snapshots;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -26,10 +27,11 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 const APPLICATION_ID: i32 = 0x434e_4464;
 
 pub use log::{LogFinding, Watched};
+pub use snapshots::Vanished;
 
-/// The version of the schema that this build writes. Version 1, without the tables of the log, and version 2,
-/// without the one of its witnesses' silence, are brought up to it.
-pub const DEVICE_STORE_VERSION: i32 = 3;
+/// The version of the schema that this build writes. Earlier ones are brought up to it: version 1 has no tables of
+/// the log, version 2 not the one of its witnesses' silence, version 3 none of snapshots.
+pub const DEVICE_STORE_VERSION: i32 = 4;
 
 /// How long a statement waits for another process that reads the file, in milliseconds. Nobody else
 /// writes: the home's lock sees to that.
@@ -216,15 +218,19 @@ impl DeviceStore {
                 transaction.execute_batch(SCHEMA)?;
                 transaction.execute_batch(log::SCHEMA)?;
                 transaction.execute_batch(log::SCHEMA_3)?;
+                transaction.execute_batch(snapshots::SCHEMA_4)?;
                 transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
                 transaction.pragma_update(None, "user_version", DEVICE_STORE_VERSION)
             }),
             (APPLICATION_ID, DEVICE_STORE_VERSION) => Ok(()),
-            (APPLICATION_ID, 1 | 2) => self.write(|transaction| {
-                if version == 1 {
+            (APPLICATION_ID, 1..=3) => self.write(|transaction| {
+                if version < 2 {
                     transaction.execute_batch(log::SCHEMA)?;
                 }
-                transaction.execute_batch(log::SCHEMA_3)?;
+                if version < 3 {
+                    transaction.execute_batch(log::SCHEMA_3)?;
+                }
+                transaction.execute_batch(snapshots::SCHEMA_4)?;
                 transaction.pragma_update(None, "user_version", DEVICE_STORE_VERSION)
             }),
             (APPLICATION_ID, version) => Err(DeviceStoreError::Version {

@@ -21,6 +21,7 @@ use crate::engine::{Engine, unknown_chain};
 use crate::events::{Events, Meter, pump};
 use crate::failure;
 use crate::restore_flow::{Held, SnapshotSpec, ambiguous, not_found, snapshot_view};
+use crate::vault_access::listed as listed_by;
 
 /// Which snapshots are to go.
 pub(crate) struct Which<'a> {
@@ -176,6 +177,10 @@ impl Engine {
                     return Ok(None);
                 }
                 let staged = open.repository.stage_forget(&ids, &*open.objects)?;
+                // Before the head moves: what this device takes off itself is no news to it.
+                let mut stay = listed_by(&open.repository);
+                stay.retain(|id| !ids.contains(id));
+                self.store().set_listed(&open.vault, &stay)?;
                 Ok(Some(staged))
             };
             self.change_vault(&mut held.open, change)?;

@@ -538,6 +538,8 @@ impl Engine {
                 Failure::new(FailureKind::Failed, "the local index cannot be deleted")
                     .because(&error)
             })?;
+            // The person read what is missing.
+            self.store().set_listed(&head.vault, &[])?;
             gone.push(head.vault);
         }
         // Of a log that goes on, the next look remembers the rest.

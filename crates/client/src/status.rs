@@ -292,7 +292,25 @@ impl Engine {
         for set in sets {
             out.extend(self.set_warnings(set)?);
         }
+        out.extend(self.vanished_warnings(sets)?);
         Ok(out)
+    }
+
+    /// Snapshots that somebody else took off the list, as long as they can be brought back.
+    fn vanished_warnings(&self, sets: &[SetView]) -> Result<Vec<String>, Failure> {
+        let days = self.with_chain(|chain| chain.keyring().current().retention_days);
+        let window = i64::from(days.unwrap_or_default()) * DAY_MS;
+        let vanished = self.store().vanished(self.now().plus_ms(-window))?;
+        let told = vanished.into_iter().map(|one| {
+            let vault = one.vault.to_string();
+            let set = sets.iter().find(|set| set.vault.as_ref() == Some(&vault));
+            let of = set.map_or(vault.as_str(), |set| set.name.as_str());
+            let (count, day) = (one.count, date_text(one.seen));
+            format!(
+                "{count} snapshots of {of} were taken off the list, seen here on {day}, and not by this device: if it was none of yours, somebody has your keys; `candor backup snapshots --forgotten` shows what can be brought back"
+            )
+        });
+        Ok(told.collect())
     }
 
     fn set_warnings(&self, set: &SetView) -> Result<Vec<String>, Failure> {

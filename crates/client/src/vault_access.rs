@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candor_vault::report::Cancel;
 use candor_vault::{
-    IndexError, Repository, RepositoryError, SnapshotEntry, Staged, VaultKeys, seal,
+    IndexError, Repository, RepositoryError, SnapshotEntry, SnapshotId, Staged, VaultKeys, seal,
 };
 use candor_wire::api::ErrorCode;
 use candor_wire::chain::AccountView as ChainView;
@@ -122,6 +122,13 @@ impl Engine {
             return Err(disagreement());
         }
         self.memory.remember_format(seal::FORMAT, seal::SUITE)?;
+        let listed = listed(&repository);
+        let missing = self.store().see_listed(&vault, &listed, self.now())?;
+        if missing > 0 {
+            events.step(format!(
+                "{missing} snapshots are not listed any more, and this device did not take them off; `candor backup snapshots --forgotten` shows what can be brought back"
+            ));
+        }
         Ok(OpenVault {
             vault,
             head,
@@ -284,6 +291,12 @@ impl Engine {
         }
         Err(too_slow())
     }
+}
+
+/// The snapshots that a vault lists.
+pub(crate) fn listed(repository: &Repository) -> Vec<SnapshotId> {
+    let snapshots = repository.manifest().snapshots.iter();
+    snapshots.map(|entry| entry.id).collect()
 }
 
 /// What came of moving a head.

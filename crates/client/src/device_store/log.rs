@@ -250,7 +250,14 @@ mod tests {
         let mut store = DeviceStore::open(&path).unwrap();
         store
             .write(|transaction| {
-                for table in ["log_watch", "log_finding", "ended_consent", "log_unvouched"] {
+                for table in [
+                    "log_watch",
+                    "log_finding",
+                    "ended_consent",
+                    "log_unvouched",
+                    "listed_snapshot",
+                    "vanished_snapshots",
+                ] {
                     transaction.execute(&format!("DROP TABLE {table}"), [])?;
                 }
                 transaction.pragma_update(None, "user_version", 1)
@@ -286,7 +293,10 @@ mod tests {
             .unwrap();
         store
             .write(|transaction| {
-                transaction.execute("DROP TABLE log_unvouched", [])?;
+                transaction.execute_batch(
+                    "DROP TABLE log_unvouched; DROP TABLE listed_snapshot;
+                     DROP TABLE vanished_snapshots;",
+                )?;
                 transaction.pragma_update(None, "user_version", 2)
             })
             .unwrap();

@@ -159,6 +159,12 @@ fn a21_deletions_wait_and_can_be_undone_until_the_window_is_over() {
     assert_eq!(gone.snapshots.len(), 1);
     prune(&person);
     person.restore(old, &world.path("nothing")).unwrap_err();
+    let is_told = |text: &String| text.contains("taken off the list");
+    let warnings = person.status().warnings;
+    assert!(
+        !warnings.iter().any(is_told),
+        "its own doing is no news: {warnings:?}"
+    );
     let_days_pass(&mut world, 20);
     person.consent();
     let found = forgotten(&person);
@@ -246,4 +252,43 @@ fn two_devices_prune_their_own_sets_and_leave_each_other_alone() {
         .restore("papers:latest", &world.path("back-2"))
         .unwrap();
     assert_same(&papers, &world.path("back-2/papers"));
+}
+
+/// Somebody copied the whole home of a device, keys and all, and forgets its snapshots from elsewhere: the signatures
+/// are the device's own. It tells its person all the same.
+#[test]
+fn a21_what_somebody_else_takes_off_the_list_is_told() {
+    let world = World::new();
+    let (person, _, _) = with_history(&world);
+    let home = person.engine.home().to_owned();
+    drop(person);
+    let stolen = world.path("stolen");
+    crate::re_anchor::copy(&home, &stolen);
+    let thief = Person {
+        engine: world.open(&stolen).unwrap(),
+    };
+    let keep = Keep {
+        last: 1,
+        ..Keep::default()
+    };
+    forget(&thief, &[], keep, false);
+    drop(thief);
+    let person = Person {
+        engine: world.open(&home).unwrap(),
+    };
+    let is_told = |text: &String| text.starts_with("1 snapshots of tree were taken off the list");
+    assert!(
+        !person.status().warnings.iter().any(is_told),
+        "it does not know yet"
+    );
+    person.run().unwrap();
+    let status = person.status();
+    assert!(status.warnings.iter().any(is_told), "{:?}", status.warnings);
+    let found = forgotten(&person);
+    let undo = Command::BackupUnforget {
+        snapshots: vec![found[0].snapshot.clone()],
+    };
+    person.ask(undo).unwrap();
+    assert_eq!(snapshots(&person).len(), 2);
+    check(&person);
 }
