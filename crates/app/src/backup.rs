@@ -237,7 +237,7 @@ fn check(app: &App, door: &mut Door, read_data: bool) -> Outcome {
     }
     let objects = text::counted(checked.damaged.len() as u64, "object is", "objects are");
     Err(Failure::new(Kind::Integrity, format!("{objects} missing or damaged at the cell"))
-        .hint("what is still on this device is sent again by `candor backup run --all`; tell whoever runs the cell"))
+        .hint("what is still on this device is sent again by `candor backup run --all`; what somebody pruned can come back with `candor backup forget --undo SNAPSHOT`; tell whoever runs the cell"))
 }
 
 fn forget(app: &App, door: &mut Door, args: ForgetArgs) -> Outcome {

@@ -218,7 +218,9 @@ pub(crate) fn former(app: &App) -> Outcome<Option<Former>> {
     };
     let keys = KeyStore::open(&path, passphrase, entropy());
     let keys = keys.map_err(|error| EngineFailure::of(&error))?;
-    Ok(keys.is_enrolled().then(|| Former {
+    // An earlier try to join anew may have left a key store that is enrolled nowhere yet.
+    let was_here = app.home.path().join("device.sqlite").exists();
+    Ok((keys.is_enrolled() || was_here).then(|| Former {
         invitation: keys.cell().clone(),
         account_name: keys.account_name().to_owned(),
         protection,

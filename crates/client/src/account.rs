@@ -354,6 +354,35 @@ pub struct Known<'a> {
     pub genesis: Option<StatementId>,
 }
 
+/// An API under an errand of the root key.
+fn root_api(
+    egress: &Egress,
+    root: &Arc<SecretKey>,
+    account: Option<AccountId>,
+    surroundings: Surroundings<'_>,
+) -> Result<Api, AccountError> {
+    let what = ErrandFor {
+        purpose: Purpose::Recover,
+        account,
+        signer: None,
+        cell: egress.cell(),
+    };
+    let errand = sign_errand(what, root, surroundings)?;
+    Ok(Api::new(egress.open(Box::new(errand), Arc::clone(root))?))
+}
+
+/// The account of a root key (errand: recover).
+pub async fn find(
+    egress: &Egress,
+    root: &Arc<SecretKey>,
+    surroundings: Surroundings<'_>,
+) -> Result<AccountId, AccountError> {
+    let finder = root_api(egress, root, None, surroundings)?;
+    let found = finder.find_account(&root.public()).await;
+    finder.close().await;
+    found?.ok_or(AccountError::NotFound)
+}
+
 /// Finds the account of the phrase, checks its chain, enrols this device and opens all keys.
 pub async fn recover(
     egress: &Egress,
@@ -363,21 +392,8 @@ pub async fn recover(
     surroundings: Surroundings<'_>,
 ) -> Result<Chain, AccountError> {
     let root = Arc::new(known.phrase.root());
-    let what = |account| ErrandFor {
-        purpose: Purpose::Recover,
-        account,
-        signer: None,
-        cell: egress.cell(),
-    };
-    let open = |account| -> Result<Api, AccountError> {
-        let errand = sign_errand(what(account), &root, surroundings)?;
-        Ok(Api::new(egress.open(Box::new(errand), Arc::clone(&root))?))
-    };
-    let finder = open(None)?;
-    let found = finder.find_account(&root.public()).await;
-    finder.close().await;
-    let account = found?.ok_or(AccountError::NotFound)?;
-    let api = open(Some(account))?;
+    let account = find(egress, &root, surroundings).await?;
+    let api = root_api(egress, &root, Some(account), surroundings)?;
     let result = recover_with(
         &api,
         egress,

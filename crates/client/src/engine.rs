@@ -689,7 +689,7 @@ fn new_keys(
     entropy: &Arc<dyn Entropy>,
     former: Option<Former>,
 ) -> Result<KeyStore, Failure> {
-    let held = rejoin::held_keys(home, &protection, entropy)?;
+    let held = rejoin::held_keys(&home.keys(), &protection, entropy)?;
     match (&held, former) {
         (None, None) => {}
         (Some(keys), None) if keys.is_enrolled() => {
@@ -697,7 +697,7 @@ fn new_keys(
         }
         // What an enrolment remembered that did not succeed is of no use to the next.
         (Some(_), None) => home.put_aside("begun", &["ledger", "memory", "keys"])?,
-        (_, Some(_)) => home.put_aside("former", &["ledger", "keys"])?,
+        (_, Some(_)) => home.put_aside(rejoin::FORMER, &["ledger", "keys"])?,
     }
     drop(held);
     Ok(KeyStore::create(

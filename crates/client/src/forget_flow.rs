@@ -21,7 +21,7 @@ use crate::engine::{Engine, unknown_chain};
 use crate::events::{Events, Meter, pump};
 use crate::failure;
 use crate::restore_flow::{Held, SnapshotSpec, ambiguous, not_found, snapshot_view};
-use crate::vault_access::listed as listed_by;
+use crate::vault_access::OpenVault;
 
 /// Which snapshots are to go.
 pub(crate) struct Which<'a> {
@@ -68,25 +68,11 @@ impl Which<'_> {
         Ok(())
     }
 
-    /// Those of one vault.
-    fn of(
-        &self,
-        specs: &[SnapshotSpec],
-        set: &BackupSet,
-        listed: &[SnapshotEntry],
-    ) -> Result<Vec<SnapshotId>, Failure> {
-        if specs.is_empty() {
-            let own = listed.iter().filter(|entry| entry.set == set.name);
-            let own: Vec<SnapshotEntry> = own.cloned().collect();
-            return Ok(keep::superfluous(&own, &self.rules()));
-        }
-        let mut found = Vec::new();
-        for spec in specs {
-            found.extend(spec.pick(listed)?.map(|entry| entry.id));
-        }
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
+    /// Those of a set that no rule keeps.
+    fn superfluous(&self, set: &BackupSet, listed: &[SnapshotEntry]) -> Vec<SnapshotId> {
+        let own = listed.iter().filter(|entry| entry.set == set.name);
+        let own: Vec<SnapshotEntry> = own.cloned().collect();
+        keep::superfluous(&own, &self.rules())
     }
 }
 
@@ -94,26 +80,37 @@ fn specs_of(texts: &[String]) -> Result<Vec<SnapshotSpec>, Failure> {
     texts.iter().map(|text| SnapshotSpec::parse(text)).collect()
 }
 
-/// Which of the named snapshots are in this list.
-fn found_in(specs: &[SnapshotSpec], listed: &[SnapshotEntry]) -> Result<Vec<bool>, Failure> {
-    let each = specs.iter().map(|spec| Ok(spec.pick(listed)?.is_some()));
-    each.collect()
+/// The named snapshots that are in this list.
+fn found_in(
+    specs: &[SnapshotSpec],
+    listed: &[SnapshotEntry],
+) -> Result<Vec<Option<SnapshotId>>, Failure> {
+    let each = specs.iter();
+    each.map(|spec| Ok(spec.pick(listed)?.map(|entry| entry.id)))
+        .collect()
 }
 
-/// Whether each named snapshot is in just one of the vaults.
-fn each_once(specs: &[SnapshotSpec], found: &[Vec<bool>]) -> Result<(), Failure> {
+/// The ids of the named snapshots, each of which has to be in just one of the vaults.
+fn each_once(
+    specs: &[SnapshotSpec],
+    found: &[Vec<Option<SnapshotId>>],
+) -> Result<Vec<SnapshotId>, Failure> {
+    let mut ids = Vec::new();
     for place in 0..specs.len() {
-        match found.iter().filter(|one| one[place]).count() {
-            1 => {}
-            0 => {
+        let mut of_this = found.iter().filter_map(|one| one[place]);
+        match (of_this.next(), of_this.next()) {
+            (Some(id), None) => ids.push(id),
+            (Some(_), Some(_)) => return Err(ambiguous()),
+            (None, _) => {
                 return Err(not_found().with_hint(
                     "`candor backup snapshots` shows those of every set, and with `--forgotten` those that can be brought back; only sets that are on can be changed",
                 ));
             }
-            _ => return Err(ambiguous()),
         }
     }
-    Ok(())
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
 }
 
 impl Engine {
@@ -142,6 +139,13 @@ impl Engine {
         })
     }
 
+    /// Snapshots of manifests that this device saw, or that lead back from the newest one.
+    fn earlier(&self, open: &OpenVault, listed_too: bool) -> Result<Vec<Forgotten>, Failure> {
+        let seen = self.store().seen_manifests(&open.vault)?;
+        let found = prune::forgotten(&open.repository, &seen, listed_too, &*open.objects);
+        Ok(found?)
+    }
+
     fn retention_days(&self) -> Result<u32, Failure> {
         self.with_chain(|chain| chain.keyring().current().retention_days)
             .ok_or_else(unknown_chain)
@@ -157,30 +161,38 @@ impl Engine {
     ) -> Result<View, Failure> {
         which.check()?;
         let specs = specs_of(which.snapshots)?;
-        if !specs.is_empty() {
-            // Named ones have to be there, each once, before any is taken off.
+        // Named ones have to be there, each once, before any is taken off; and they stay the ones that are meant,
+        // whatever another device does meanwhile.
+        let named = if specs.is_empty() {
+            None
+        } else {
             let found = self.with_vaults(which.set, events, cancel, |_, held, _, _| {
                 found_in(&specs, &held.open.repository.manifest().snapshots)
             })?;
-            each_once(&specs, &found)?;
-        }
+            Some(each_once(&specs, &found)?)
+        };
         let done = self.with_vaults(which.set, events, cancel, |set, held, events, _| {
             let mut gone = Vec::new();
-            let change = |open: &mut crate::vault_access::OpenVault| {
+            let change = |open: &mut OpenVault| {
                 let listed = &open.repository.manifest().snapshots;
-                let ids = which.of(&specs, set, listed)?;
+                let mut ids = match &named {
+                    Some(named) => named.clone(),
+                    None => which.superfluous(set, listed),
+                };
+                ids.retain(|id| listed.iter().any(|entry| entry.id == *id));
                 let entries = listed.iter().filter(|entry| ids.contains(&entry.id));
-                gone = entries
-                    .map(|entry| snapshot_view(open, entry))
-                    .collect::<Result<Vec<_>, _>>()?;
+                let views = entries.map(|entry| snapshot_view(open, entry));
+                let views = views.collect::<Result<Vec<_>, _>>()?;
+                // None of them the second time: they are off, and only the answer was lost.
+                if !views.is_empty() {
+                    gone = views;
+                }
                 if ids.is_empty() || dry_run {
                     return Ok(None);
                 }
                 let staged = open.repository.stage_forget(&ids, &*open.objects)?;
                 // Before the head moves: what this device takes off itself is no news to it.
-                let mut stay = listed_by(&open.repository);
-                stay.retain(|id| !ids.contains(id));
-                self.store().set_listed(&open.vault, &stay)?;
+                self.store().unlist(&open.vault, &ids)?;
                 Ok(Some(staged))
             };
             self.change_vault(&mut held.open, change)?;
@@ -216,7 +228,7 @@ impl Engine {
     ) -> Result<View, Failure> {
         let found = self.with_vaults(None, events, cancel, |_, held, _, _| {
             let open = &held.open;
-            let found = prune::forgotten(&open.repository, &*open.objects)?;
+            let found = self.earlier(open, false)?;
             let views = found.iter().map(|one| plain_view(&one.entry)).collect();
             Ok((views, open.repository.manifest().snapshots.len()))
         })?;
@@ -231,23 +243,26 @@ impl Engine {
         cancel: &Cancel,
     ) -> Result<View, Failure> {
         let specs = specs_of(snapshots)?;
+        if specs.iter().any(SnapshotSpec::is_newest) {
+            return Err(
+                Failure::new(FailureKind::Usage, "`latest` is no forgotten snapshot")
+                    .with_hint("`candor backup snapshots --forgotten` shows their ids"),
+            );
+        }
         let found = self.with_vaults(None, events, cancel, |_, held, _, _| {
-            let forgotten = prune::forgotten(&held.open.repository, &*held.open.objects)?;
-            let entries: Vec<SnapshotEntry> = forgotten.into_iter().map(|one| one.entry).collect();
+            let entries: Vec<SnapshotEntry> = self
+                .earlier(&held.open, true)?
+                .into_iter()
+                .map(|one| one.entry)
+                .collect();
             found_in(&specs, &entries)
         })?;
-        each_once(&specs, &found)?;
+        let ids = each_once(&specs, &found)?;
         let done = self.with_vaults(None, events, cancel, |_, held, events, stop| {
             let mut back = Vec::new();
-            let change = |open: &mut crate::vault_access::OpenVault| {
+            let change = |open: &mut OpenVault| {
                 let objects = Arc::clone(&open.objects);
-                let found = prune::forgotten(&open.repository, &*objects)?;
-                let entries: Vec<SnapshotEntry> =
-                    found.iter().map(|one| one.entry.clone()).collect();
-                let mut ids = Vec::new();
-                for spec in &specs {
-                    ids.extend(spec.pick(&entries)?.map(|entry| entry.id));
-                }
+                let found = self.earlier(open, true)?;
                 let chosen: Vec<Forgotten> = found
                     .into_iter()
                     .filter(|one| ids.contains(&one.entry.id))

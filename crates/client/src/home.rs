@@ -134,6 +134,13 @@ impl Home {
         Ok(())
     }
 
+    /// The newest of the folders that [`Self::put_aside`] made under this name and that has keys.
+    pub(crate) fn newest_aside(&self, name: &str) -> Option<PathBuf> {
+        let folders = (1_u32..).map(|n| self.path.join(format!("{name}-{n}")));
+        let folders = folders.take_while(|folder| folder.exists());
+        folders.filter(|folder| folder.join("keys").exists()).last()
+    }
+
     /// Makes the folder of the local indexes unless it is there, and tells where the one of this
     /// vault lies. Beside it lie its SQLite companions and the stat cache, with the same stem.
     pub fn index(&self, vault: &VaultId) -> Result<PathBuf, HomeError> {

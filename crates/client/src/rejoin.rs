@@ -6,8 +6,10 @@
 //! lost is still seen, told to a person and accepted by them ([`crate::re_anchor_flow`]), and a withdrawal
 //! that only this device knows goes on holding.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use candor_wire::cell::Invitation;
 use candor_wire::errand::Purpose;
 use candor_wire::ids::StatementId;
 use candor_wire::statement::Body;
@@ -22,6 +24,9 @@ use crate::home::Home;
 use crate::keystore::{self, KeyProtection, KeyState, KeyStore, KeyStoreError};
 use crate::memory::Memory;
 use crate::phrase::RecoveryPhrase;
+
+/// Where the keys and the ledger of the device that a home was before go.
+pub(crate) const FORMER: &str = "former";
 
 /// What the home knows of its account from before.
 #[derive(Debug, Clone, Copy)]
@@ -57,20 +62,20 @@ pub(crate) fn check_unused(home: &Home) -> Result<(), Failure> {
     }
 }
 
-/// The key store in the home, if there is one and it opens.
+/// The key store at `path`, if there is one and it opens.
 pub(crate) fn held_keys(
-    home: &Home,
+    path: &Path,
     protection: &KeyProtection,
     entropy: &Arc<dyn candor_vault::Entropy>,
 ) -> Result<Option<KeyStore>, Failure> {
-    if keystore::state(&home.keys())? == KeyState::Missing {
+    if keystore::state(path)? == KeyState::Missing {
         return Ok(None);
     }
     let passphrase = match protection {
         KeyProtection::Passphrase(text) => Some(text.as_str()),
         KeyProtection::Unprotected => None,
     };
-    match KeyStore::open(&home.keys(), passphrase, Arc::clone(entropy)) {
+    match KeyStore::open(path, passphrase, Arc::clone(entropy)) {
         Ok(keys) => Ok(Some(keys)),
         // Whether it belongs to an account cannot be seen without its passphrase.
         Err(KeyStoreError::WrongPassphrase | KeyStoreError::NeedsPassphrase) => Err(refused(
@@ -93,16 +98,23 @@ pub(crate) fn former(
             "this folder belongs to an account with another recovery phrase",
         ));
     }
-    let keys = held_keys(&params.home, &params.protection, &params.entropy)?;
+    let keys = held_keys(&params.home.keys(), &params.protection, &params.entropy)?;
     let keys = keys.filter(KeyStore::is_enrolled);
-    // The database can be lost, or the key store.
-    let pinned = keys.as_ref().and_then(KeyStore::genesis);
-    let Some(genesis) = pinned.or_else(|| copied.map(|(id, _)| id)) else {
+    // The database can be lost, or the key store; and an earlier try may have put the keys aside.
+    let mut pinned = keys.as_ref().and_then(KeyStore::genesis);
+    pinned = pinned.or_else(|| copied.map(|(id, _)| id));
+    if pinned.is_none()
+        && let Some(aside) = params.home.newest_aside(FORMER)
+    {
+        let before = held_keys(&aside.join("keys"), &params.protection, &params.entropy)?;
+        pinned = before.as_ref().and_then(KeyStore::genesis);
+    }
+    let Some(genesis) = pinned else {
         return Ok(None);
     };
     let memory = Memory::open(&params.home.memory(), params.invitation.cell())?;
     if let Some(keys) = &keys {
-        ask_whether_forgotten(params, keys, &memory)?;
+        ask_whether_forgotten(params, keys, &memory, phrase)?;
     }
     Ok(Some(Former {
         genesis,
@@ -114,10 +126,18 @@ fn ask_whether_forgotten(
     params: &EnrolParams,
     keys: &KeyStore,
     memory: &Memory,
+    phrase: &RecoveryPhrase,
 ) -> Result<(), Failure> {
+    if keys.cell().root != params.invitation.root {
+        return Err(refused("this folder belongs to an account of another cell"));
+    }
     let ledger = open_ledger(&params.home, keys, &params.clock, &params.entropy)?;
     let egress = Egress::new(EgressParts {
-        cell: keys.cell().clone(),
+        // The cell may have another address by now.
+        cell: Invitation {
+            right: None,
+            ..params.invitation.clone()
+        },
         door: params.door.clone(),
         ledger,
         clock: Arc::clone(&params.clock),
@@ -139,7 +159,13 @@ fn ask_whether_forgotten(
     let (serial, shown) = answer?;
     memory.check_cell(serial)?;
     match shown {
-        Err(error) if error.is_not_found() => Ok(()),
+        // Nothing is put aside for an account that the cell does not know either.
+        Err(error) if error.is_not_found() => {
+            let root = Arc::new(phrase.root());
+            let found = account::find(&egress, &root, surroundings);
+            params.runtime.block_on(found)?;
+            Ok(())
+        }
         Err(error) => Err(error.into()),
         Ok(()) => Err(refused(
             "this device belongs to the account already, and the cell knows it",

@@ -60,6 +60,11 @@ impl SnapshotSpec {
         Ok(Self { set, prefix })
     }
 
+    /// Whether it means the newest one, whichever that is.
+    pub(crate) const fn is_newest(&self) -> bool {
+        self.prefix.is_none()
+    }
+
     fn matches(&self, entry: &SnapshotEntry) -> bool {
         self.set.as_ref().is_none_or(|set| *set == entry.set)
             && self

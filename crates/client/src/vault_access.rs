@@ -124,6 +124,9 @@ impl Engine {
         self.memory.remember_format(seal::FORMAT, seal::SUITE)?;
         let listed = listed(&repository);
         let missing = self.store().see_listed(&vault, &listed, self.now())?;
+        if let Some(manifest) = manifest {
+            self.store().see_manifest(&vault, &manifest)?;
+        }
         if missing > 0 {
             events.step(format!(
                 "{missing} snapshots are not listed any more, and this device did not take them off; `candor backup snapshots --forgotten` shows what can be brought back"
@@ -250,7 +253,7 @@ impl Engine {
                 Moved::Done => return Ok(true),
                 Moved::Faster(head) => head,
                 Moved::Gone => {
-                    let head = open.head.ok_or_else(disagreement)?;
+                    let head = open.head.ok_or(RepositoryError::Outdated)?;
                     open.repository.advance(head.manifest, &*objects)?;
                     return Ok(false);
                 }
@@ -261,7 +264,8 @@ impl Engine {
                 .repository
                 .rebase(snapshot, manifest, &*objects, &*objects)
             {
-                Ok(again) => staged = again,
+                Ok(Some(again)) => staged = again,
+                Ok(None) => return Ok(true),
                 Err(RepositoryError::Outdated) => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
@@ -284,7 +288,7 @@ impl Engine {
             let head = match self.try_head(open, staged, self.now())? {
                 Moved::Done => return Ok(true),
                 Moved::Faster(head) => head,
-                Moved::Gone => open.head.ok_or_else(disagreement)?,
+                Moved::Gone => open.head.ok_or(RepositoryError::Outdated)?,
             };
             open.head = Some(head);
             open.repository.advance(head.manifest, &*objects)?;

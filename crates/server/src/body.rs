@@ -22,7 +22,10 @@ const ELSEWHERE_MIN_BYTES: usize = 512 * 1024;
 /// A request's body. Whatever becomes of the request, [`Self::drain`] is called in the end.
 pub(crate) struct RequestBody {
     body: Body,
-    deadline: Instant,
+    /// How long all of it may take to come, from the first time that it is waited for: a request that has to wait
+    /// for its turn loses nothing.
+    longest: Duration,
+    deadline: Option<Instant>,
     stall: Duration,
     read_bytes: u64,
     broken: bool,
@@ -33,7 +36,8 @@ impl RequestBody {
         let seconds = |count: u32| Duration::from_secs(u64::from(count));
         Self {
             body,
-            deadline: Instant::now() + seconds(limits.body_timeout_seconds),
+            longest: seconds(limits.body_timeout_seconds),
+            deadline: None,
             stall: seconds(limits.stall_timeout_seconds),
             read_bytes: 0,
             broken: false,
@@ -42,7 +46,7 @@ impl RequestBody {
 
     /// From now on all of it has to come within the time that others may only stand still.
     pub(crate) fn hurry(&mut self) {
-        self.deadline = self.deadline.min(Instant::now() + self.stall);
+        self.longest = self.longest.min(self.stall);
     }
 
     /// How long the body says that it is.
@@ -61,7 +65,9 @@ impl RequestBody {
             if self.body.is_end_stream() {
                 return Ok(None);
             }
-            let until = self.deadline.min(Instant::now() + self.stall);
+            let now = Instant::now();
+            let deadline = *self.deadline.get_or_insert_with(|| now + self.longest);
+            let until = deadline.min(now + self.stall);
             let frame = match tokio::time::timeout_at(until, self.body.frame()).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(Ok(frame))) => frame,

@@ -90,8 +90,8 @@ pub struct Limits {
     pub connections_max: u32,
     /// Connections of one network address at one time.
     pub connections_per_address_max: u32,
-    /// Requests of one account at one time.
-    pub requests_per_account_max: u32,
+    /// Requests of one device at one time.
+    pub requests_per_device_max: u32,
     /// Requests at one time whose body is an object.
     pub uploads_max: u32,
     /// Requests at one time whose body is a message.
@@ -278,8 +278,8 @@ impl Limits {
                 self.connections_per_address_max,
             ),
             (
-                "limits.requests_per_account_max",
-                self.requests_per_account_max,
+                "limits.requests_per_device_max",
+                self.requests_per_device_max,
             ),
             ("limits.uploads_max", self.uploads_max),
             ("limits.messages_max", self.messages_max),

@@ -346,12 +346,14 @@ pub(crate) async fn pass(
     if signed.placement != FIRST_PLACEMENT.to_string() {
         return Err(ErrorCode::Conflict.into());
     }
-    if let Some(view) = &admitted.view {
-        // From here on it is known whose request this is, and it costs more than its signature.
-        admitted.share = shared.request_shares.take(view.account()).await;
-    }
+    wait_for_share(shared, &mut admitted, verified.created).await?;
     if let Some(digest) = signed.digest {
         if endpoint.caller != Caller::NewDevice {
+            let account = admitted.view.as_ref().map(|view| view.account());
+            let _share = match account {
+                Some(account) => shared.message_shares.take(account).await,
+                None => None,
+            };
             admitted.message = read_message(&shared.messages, endpoint, body).await?;
         }
         request::check_digest(digest, &admitted.message).map_err(|_| ErrorCode::NotSigned)?;
@@ -360,6 +362,34 @@ pub(crate) async fn pass(
     admitted.purpose = authority(shared, endpoint, &admitted, &signed.claim, &key)?;
     spend(shared, endpoint, &mut admitted, &key, &verified).await?;
     Ok(admitted)
+}
+
+/// From here on it is known whose request this is, and it costs more than its signature. Whoever had to wait for
+/// their own is looked at again: a consent may have ended meanwhile, and a nonce is remembered for so long only.
+async fn wait_for_share(
+    shared: &Arc<Shared>,
+    admitted: &mut Admitted,
+    created: i64,
+) -> Result<(), Refusal> {
+    let Some(view) = &admitted.view else {
+        return Ok(());
+    };
+    let account = view.account();
+    let holder = (account, admitted.signer);
+    admitted.share = shared.request_shares.try_take(holder);
+    if admitted.share.is_some() {
+        return Ok(());
+    }
+    admitted.share = shared.request_shares.take(holder).await;
+    admitted.now = shared.clock.now();
+    if (admitted.now.seconds() - created).abs() > REQUEST_SKEW_SECONDS {
+        return Err(ErrorCode::Skew.into());
+    }
+    admitted.view = views::view(shared, account).await?;
+    if admitted.view.is_none() {
+        return Err(ErrorCode::NotFound.into());
+    }
+    Ok(())
 }
 
 async fn read_message(

@@ -13,6 +13,9 @@ use crate::shared::Shared;
 /// How often it looks. Nonces of a busy minute are small.
 const INTERVAL: Duration = Duration::from_secs(60);
 
+/// The same until the log's signer signed for the first time since the start.
+const BEFORE_SIGNED: Duration = Duration::from_secs(1);
+
 /// How many rows go in one commit, so that requests are never kept waiting for long.
 const BATCH_MAX_ROWS: usize = 1000;
 
@@ -28,11 +31,18 @@ pub(crate) fn start(shared: &Arc<Shared>) {
 
 async fn run(shared: Weak<Shared>) {
     loop {
-        match shared.upgrade() {
-            Some(shared) => sweep(&shared).await,
+        let pause = match shared.upgrade() {
+            Some(shared) => {
+                sweep(&shared).await;
+                if shared.transparency.is_current() {
+                    INTERVAL
+                } else {
+                    BEFORE_SIGNED
+                }
+            }
             None => return,
-        }
-        tokio::time::sleep(INTERVAL).await;
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -52,10 +62,13 @@ pub(crate) async fn sweep(shared: &Shared) {
     let window = i64::from(shared.config.retention_days) * DAY_MS;
     let condemned_before = now.plus_ms(-window);
     let mut condemned = 0;
-    while let Ok(gone) = shared
-        .records
-        .let_condemned_go(condemned_before, now, BATCH_MAX_ROWS)
-        .await
+    // A database that was put back does not know what was rescued since: nothing of it is deleted until the signer
+    // found that it is none, or its operator began anew, with windows that begin anew, too.
+    while shared.transparency.is_current()
+        && let Ok(gone) = shared
+            .records
+            .let_condemned_go(condemned_before, now, BATCH_MAX_ROWS)
+            .await
     {
         condemned += gone;
         if gone < BATCH_MAX_ROWS as u64 {

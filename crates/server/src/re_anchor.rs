@@ -180,7 +180,7 @@ pub async fn begin_log_anew(directory: &Path) -> Result<BegunAnew, ReAnchorError
     put_aside(&log_files, anew.number).map_err(ReAnchorError::Files)?;
     keys::renew_log_key(&key_files, anew.number).map_err(key_fault)?;
     let keys = CellKeyFiles::read(&key_files).map_err(key_fault)?;
-    log_records.begin_log_anew().await?;
+    log_records.begin_log_anew(clock.now()).await?;
     let (accounts, statements) =
         queue_everything(records.as_ref(), log_records.as_ref(), clock.now()).await?;
     let new = description(&store, &keys, &config, &clock, Some(&anew))

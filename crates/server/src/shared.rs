@@ -10,7 +10,7 @@ use candor_wire::cbor;
 use candor_wire::cell::{
     Acknowledgement, CELL_FORMAT_VERSION, CellKeyring, SignedAcknowledgement, authority,
 };
-use candor_wire::ids::{AccountId, Link, StatementId};
+use candor_wire::ids::{AccountId, DeviceId, Link, StatementId};
 use candor_wire::sign::{Ed25519Public, Ed25519Secret};
 use candor_wire::time::Millis;
 use tokio::sync::Semaphore;
@@ -32,6 +32,9 @@ const OBJECT_STRIPES: usize = 256;
 /// How many accounts at least can upload at one time, whatever some of them do.
 const UPLOADERS_MIN: usize = 3;
 
+/// How many accounts at least can send messages at one time.
+const WRITERS_MIN: usize = 8;
+
 /// Requests at one time whose body is read before it is known who calls. Each holds up to 1 MiB.
 const STRANGERS_MAX: usize = 16;
 
@@ -52,8 +55,11 @@ pub(crate) struct Shared {
     pub(crate) uploads: Arc<Semaphore>,
     /// What one account may have of [`Self::uploads`].
     pub(crate) upload_shares: Shares<AccountId>,
-    /// Requests of one account at one time.
-    pub(crate) request_shares: Shares<AccountId>,
+    /// Requests of one device, or of one account's root key, at one time: a device that is in other hands does not
+    /// stand in the way of the others.
+    pub(crate) request_shares: Shares<(AccountId, Option<DeviceId>)>,
+    /// What one account may have of [`Self::messages`].
+    pub(crate) message_shares: Shares<AccountId>,
     pub(crate) messages: Semaphore,
     /// Apart from [`Self::messages`]: no stranger stands in the way of an account.
     pub(crate) strangers: Semaphore,
@@ -111,7 +117,8 @@ impl Shared {
             metrics: Metrics::new(),
             uploads: Arc::new(permits(config.limits.uploads_max)),
             upload_shares: Shares::new(config.limits.uploads_max as usize / UPLOADERS_MIN),
-            request_shares: Shares::new(config.limits.requests_per_account_max as usize),
+            request_shares: Shares::new(config.limits.requests_per_device_max as usize),
+            message_shares: Shares::new(config.limits.messages_max as usize / WRITERS_MIN),
             messages: permits(config.limits.messages_max),
             strangers: Semaphore::new(STRANGERS_MAX),
             acknowledgement: keys.acknowledgement.secret(),

@@ -201,7 +201,7 @@ pub trait LogRecords: Send + Sync + 'static {
 
     /// Begins the log anew, as empty as in a new cell: nothing is queued, nothing has a place, the state
     /// map is empty, and every account counts as changed. In one step.
-    fn begin_log_anew(&self) -> Pending<'_, Result<(), RecordsError>>;
+    fn begin_log_anew(&self, now: Millis) -> Pending<'_, Result<(), RecordsError>>;
 
     /// The accounts of the cell, by id, from behind `after` on, at most [`crate::records::ROWS_MAX`].
     fn accounts_after(

@@ -369,11 +369,13 @@ impl Index {
             .collect::<Result<_, _>>()?)
     }
 
-    /// Takes over an index object's body: all of its packs, or none.
+    /// Takes over an index object's body: all of its packs, or none. One of an older manifest (`is_older`) lists
+    /// only packs that nothing else does: those of the present state stay where they are.
     pub(crate) fn add_index_object(
         &self,
         reference: &IndexReference,
         body: &[u8],
+        is_older: bool,
     ) -> Result<Result<(), index_object::IndexObjectError>, IndexError> {
         let entries = match index_object::read(body) {
             Ok(entries) => entries,
@@ -393,6 +395,9 @@ impl Index {
                     Ok((row.get(0)?, row.get(1)?))
                 })
                 .optional()?;
+            if is_older && known.is_some_and(|(_, state)| state != STATE_PENDING) {
+                continue;
+            }
             if let Some((number, state)) = known {
                 list(&transaction, number, listed_by)?;
                 if state == STATE_PENDING {

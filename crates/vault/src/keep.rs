@@ -1,7 +1,8 @@
 //! Which snapshots stay: keep rules, counted for each device and set by themselves.
 //!
 //! A rule keeps the newest snapshot of each of the newest N periods that have one, as restic's and Borg's do.
-//! A snapshot stays if any rule keeps it. Periods are those of UTC; weeks begin on Monday. A device that makes
+//! A snapshot stays if any rule keeps it. One in which something could not be read takes no complete one's place: it
+//! stays as long as no complete one is newer. Periods are those of UTC; weeks begin on Monday. A device that makes
 //! many snapshots cannot push those of another one out.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,19 +78,26 @@ pub fn superfluous(snapshots: &[SnapshotEntry], rules: &KeepRules) -> Vec<Snapsh
     if rules.is_empty() {
         return Vec::new();
     }
-    let mut groups: BTreeMap<(DeviceId, &str), Vec<(Millis, SnapshotId)>> = BTreeMap::new();
+    let mut groups: BTreeMap<(DeviceId, &str), Vec<(Millis, SnapshotId, bool)>> = BTreeMap::new();
     for snapshot in snapshots {
         let group = groups.entry((snapshot.device, &snapshot.set)).or_default();
-        group.push((snapshot.time, snapshot.id));
+        group.push((snapshot.time, snapshot.id, snapshot.incomplete));
     }
     let mut kept = BTreeSet::new();
     for mut group in groups.into_values() {
         // The newest first. Of two of one time the later one in the list is the newer.
         group.reverse();
-        group.sort_by_key(|(time, _)| core::cmp::Reverse(*time));
+        group.sort_by_key(|(time, ..)| core::cmp::Reverse(*time));
+        let newer = group.iter().take_while(|(.., incomplete)| *incomplete);
+        let newer: Vec<SnapshotId> = newer.map(|(_, id, _)| *id).collect();
+        // Without any complete one they are all that there is.
+        if newer.len() < group.len() {
+            kept.extend(newer);
+            group.retain(|(.., incomplete)| !incomplete);
+        }
         for (count, period) in rules.rules() {
             let mut periods = BTreeSet::new();
-            for (place, (time, id)) in group.iter().enumerate() {
+            for (place, (time, id, _)) in group.iter().enumerate() {
                 if periods.len() >= count as usize {
                     break;
                 }
@@ -205,6 +213,28 @@ mod tests {
             ..KeepRules::default()
         };
         assert_eq!(kept(&all, rules), [1, 2, 199]);
+    }
+
+    #[test]
+    fn an_incomplete_snapshot_takes_no_complete_one_s_place() {
+        let of = |number, incomplete| SnapshotEntry {
+            incomplete,
+            ..snapshot(number, 1, i64::from(number) * DAY_MS)
+        };
+        let last = KeepRules {
+            last: 1,
+            ..KeepRules::default()
+        };
+        let mixed = [
+            of(1, false),
+            of(2, true),
+            of(3, false),
+            of(4, true),
+            of(5, true),
+        ];
+        assert_eq!(kept(&mixed, last), [3, 4, 5]);
+        let nothing_else = [of(1, true), of(2, true)];
+        assert_eq!(kept(&nothing_else, last), [2]);
     }
 
     #[test]

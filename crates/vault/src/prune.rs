@@ -24,7 +24,7 @@ use candor_wire::limits::{HAS_MAX_IDS, RESCUED_MAX};
 use crate::chunk::ChunkId;
 use crate::index::{Index, IndexError, Place};
 use crate::manifest::{IndexReference, Manifest, SnapshotEntry, SnapshotId};
-use crate::node::{Item, Kind, References};
+use crate::node::{Item, Kind, Reference, References};
 use crate::pack::Table;
 use crate::ports::{ObjectSink, ObjectSource, Presence, SourceError};
 use crate::reader::{ReadError, Reader, fetch_body};
@@ -153,6 +153,23 @@ impl ChunkSource for Marker<'_> {
     }
 }
 
+impl Marker<'_> {
+    /// What has no place in the index is in a pack that the index does not name: it would be taken for one that
+    /// nobody needs.
+    fn must_have_a_place(&self, reference: Reference) -> Result<(), PruneError> {
+        let chunk = reference.id;
+        let place = self.reader.locate(chunk);
+        let place = place.map_err(|error| PruneError::Tree(TreeError::Read(error)))?;
+        match place {
+            Some(place) if place.length == reference.length => Ok(()),
+            Some(_) => Err(PruneError::Tree(TreeError::Length { chunk })),
+            None => Err(PruneError::Tree(TreeError::Read(ReadError::UnknownChunk {
+                chunk,
+            }))),
+        }
+    }
+}
+
 impl<'a> Marker<'a> {
     fn new(repository: &'a Repository, source: &'a dyn ObjectSource) -> Result<Self, PruneError> {
         Ok(Self {
@@ -204,7 +221,9 @@ impl<'a> Marker<'a> {
                     progress.advance(1, 0);
                     let mut references = ReferenceReader::new(content);
                     while let Some(reference) = references.next(self).map_err(PruneError::Tree)? {
-                        self.used.add(reference.id.as_bytes())?;
+                        if self.used.add(reference.id.as_bytes())? {
+                            self.must_have_a_place(reference)?;
+                        }
                     }
                 }
                 _ => {}
@@ -541,17 +560,48 @@ pub struct Forgotten {
     before: Vec<SnapshotId>,
 }
 
-/// Snapshots that were forgotten and whose manifests are still there, those forgotten last first.
+/// Snapshots of older manifests that are still there, the newest manifest first: those that are not listed any
+/// more, and, if `listed_too`, those that are, as they were listed then. `from` are manifests that were seen
+/// before: whoever moved the head may have left the way back to them out.
 pub fn forgotten(
     repository: &Repository,
+    from: &[ObjectId],
+    listed_too: bool,
     source: &dyn ObjectSource,
 ) -> Result<Vec<Forgotten>, ReadError> {
     let manifest = repository.manifest();
-    let mut known: HashSet<SnapshotId> = manifest.snapshots.iter().map(|one| one.id).collect();
+    let mut known: HashSet<SnapshotId> = HashSet::new();
+    if !listed_too {
+        known.extend(manifest.snapshots.iter().map(|one| one.id));
+    }
     let mut found = Vec::new();
-    let mut previous = manifest.previous;
+    let mut walked: HashSet<ObjectId> = repository.head().into_iter().collect();
+    for start in manifest.previous.iter().chain(from) {
+        walk_back(
+            repository,
+            *start,
+            source,
+            &mut walked,
+            &mut known,
+            &mut found,
+        )?;
+    }
+    Ok(found)
+}
+
+fn walk_back(
+    repository: &Repository,
+    start: ObjectId,
+    source: &dyn ObjectSource,
+    walked: &mut HashSet<ObjectId>,
+    known: &mut HashSet<SnapshotId>,
+    found: &mut Vec<Forgotten>,
+) -> Result<(), ReadError> {
+    let mut previous = Some(start);
     for _ in 0..MANIFESTS_MAX {
-        let Some(object) = previous else { break };
+        let Some(object) = previous.filter(|object| walked.insert(*object)) else {
+            break;
+        };
         let keys = repository.keys();
         let body = match fetch_body(keys, source, object, ObjectType::Manifest) {
             Ok(body) => body,
@@ -575,7 +625,7 @@ pub fn forgotten(
         }
         previous = manifest.previous;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Stages a manifest with these snapshots again, and rescues what they need.
@@ -592,6 +642,7 @@ pub fn bring_back(
 ) -> Result<Staged, PruneError> {
     let manifest = repository.manifest();
     let live: HashSet<ObjectId> = manifest.indexes.iter().map(|one| one.object).collect();
+    let live_ids: HashSet<SnapshotId> = manifest.snapshots.iter().map(|one| one.id).collect();
     for one in forgotten {
         repository
             .add_older_indexes(&one.indexes, source)
@@ -636,7 +687,8 @@ pub fn bring_back(
         return Err(PruneError::Repository(RepositoryError::TooLong));
     }
     let mut snapshots = manifest.snapshots.clone();
-    for one in forgotten {
+    let is_listed = |one: &&Forgotten| live_ids.contains(&one.entry.id);
+    for one in forgotten.iter().filter(|one| !is_listed(one)) {
         // In the order in which they were made, which their times need not tell.
         let earlier = |entry: &SnapshotEntry| one.before.contains(&entry.id);
         let place = snapshots

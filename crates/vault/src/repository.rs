@@ -334,20 +334,26 @@ impl Repository {
     }
 
     /// The head was moved by another device first: takes its manifest over, and stages the snapshot
-    /// again on top of it. The packs of the run are used as they are, if all of them are still there.
+    /// again on top of it. The packs of the run are used as they are, if all of them are still there. `None`: the
+    /// snapshot is listed already. The answer to the move was lost, and the other device went on from it.
     pub fn rebase(
         &mut self,
         snapshot: SnapshotEntry,
         head: ObjectId,
         source: &dyn ObjectSource,
         sink: &dyn ObjectSink,
-    ) -> Result<Staged, RepositoryError> {
+    ) -> Result<Option<Staged>, RepositoryError> {
         let before = self.index.lineage().map_err(RepositoryError::Index)?;
         self.advance(head, source)?;
+        let listed = &self.manifest.snapshots;
+        if listed.iter().any(|entry| entry.id == snapshot.id) {
+            return Ok(None);
+        }
         if self.index.lineage().map_err(RepositoryError::Index)? != before {
             return Err(RepositoryError::Outdated);
         }
         self.stage_snapshot(snapshot, &Written::default(), sink)
+            .map(Some)
     }
 
     /// Takes over what another device moved the head to.
@@ -388,7 +394,7 @@ impl Repository {
             .collect();
         for reference in &manifest.indexes {
             if !known.contains(&reference.object) {
-                self.add_index(reference, source)?;
+                self.add_index(reference, source, false)?;
             }
         }
         let live: HashSet<ObjectId> = manifest.indexes.iter().map(|index| index.object).collect();
@@ -403,6 +409,7 @@ impl Repository {
         &self,
         reference: &IndexReference,
         source: &dyn ObjectSource,
+        is_older: bool,
     ) -> Result<(), RepositoryError> {
         let object = reference.object;
         let malformed = || RepositoryError::Read(ReadError::IndexObject { object });
@@ -412,7 +419,7 @@ impl Repository {
             return Err(malformed());
         }
         self.index
-            .add_index_object(reference, &body)
+            .add_index_object(reference, &body, is_older)
             .map_err(RepositoryError::Index)?
             .map_err(|_| malformed())
     }
@@ -427,7 +434,7 @@ impl Repository {
         let known = self.index.index_objects().map_err(RepositoryError::Index)?;
         for reference in indexes {
             if !known.contains(&reference.object) {
-                self.add_index(reference, source)?;
+                self.add_index(reference, source, true)?;
             }
         }
         Ok(())

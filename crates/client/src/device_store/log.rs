@@ -257,6 +257,7 @@ mod tests {
                     "log_unvouched",
                     "listed_snapshot",
                     "vanished_snapshots",
+                    "seen_manifest",
                 ] {
                     transaction.execute(&format!("DROP TABLE {table}"), [])?;
                 }
@@ -295,7 +296,7 @@ mod tests {
             .write(|transaction| {
                 transaction.execute_batch(
                     "DROP TABLE log_unvouched; DROP TABLE listed_snapshot;
-                     DROP TABLE vanished_snapshots;",
+                     DROP TABLE vanished_snapshots; DROP TABLE seen_manifest;",
                 )?;
                 transaction.pragma_update(None, "user_version", 2)
             })

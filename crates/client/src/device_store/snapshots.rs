@@ -1,7 +1,7 @@
 //! Which snapshots this device saw listed, and which are not any more although it did not take them off.
 
 use candor_vault::SnapshotId;
-use candor_wire::{Millis, VaultId};
+use candor_wire::{Millis, ObjectId, VaultId};
 use rusqlite::params;
 
 use super::{DeviceStore, DeviceStoreError};
@@ -11,10 +11,16 @@ pub(super) const SCHEMA_4: &str = "
 CREATE TABLE listed_snapshot (
     vault BLOB NOT NULL, snapshot BLOB NOT NULL, PRIMARY KEY (vault, snapshot)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE seen_manifest (
+    number INTEGER PRIMARY KEY, vault BLOB NOT NULL, manifest BLOB NOT NULL UNIQUE
+) STRICT;
 CREATE TABLE vanished_snapshots (
     number INTEGER PRIMARY KEY, vault BLOB NOT NULL, count INTEGER NOT NULL, seen_ms INTEGER NOT NULL
 ) STRICT;
 ";
+
+/// How many manifests of a vault are remembered, the newest ones: each is a way to those before it.
+const MANIFESTS_MAX: i64 = 64;
 
 /// Snapshots that somebody else took off the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +52,59 @@ impl DeviceStore {
             }
             Ok(())
         })
+    }
+
+    /// This device takes these off the list itself.
+    pub fn unlist(&mut self, vault: &VaultId, gone: &[SnapshotId]) -> Result<(), DeviceStoreError> {
+        self.write(|transaction| {
+            for snapshot in gone {
+                transaction.execute(
+                    "DELETE FROM listed_snapshot WHERE vault = ?1 AND snapshot = ?2",
+                    params![vault.as_bytes(), snapshot.as_bytes()],
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Remembers a manifest that the head named, so that there is a way back to it whatever later ones say.
+    pub fn see_manifest(
+        &mut self,
+        vault: &VaultId,
+        manifest: &ObjectId,
+    ) -> Result<(), DeviceStoreError> {
+        if self.seen_manifests(vault)?.first() == Some(manifest) {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            transaction.execute(
+                "INSERT INTO seen_manifest (vault, manifest) VALUES (?1, ?2)
+                 ON CONFLICT DO NOTHING",
+                params![vault.as_bytes(), manifest.as_bytes()],
+            )?;
+            transaction.execute(
+                "DELETE FROM seen_manifest WHERE vault = ?1 AND number NOT IN
+                   (SELECT number FROM seen_manifest WHERE vault = ?1
+                    ORDER BY number DESC LIMIT ?2)",
+                params![vault.as_bytes(), MANIFESTS_MAX],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Manifests that the vault's head named, the newest first.
+    pub fn seen_manifests(&self, vault: &VaultId) -> Result<Vec<ObjectId>, DeviceStoreError> {
+        let stored: Vec<Vec<u8>> = self.run(|connection| {
+            connection
+                .prepare(
+                    "SELECT manifest FROM seen_manifest WHERE vault = ?1 ORDER BY number DESC",
+                )?
+                .query_map([vault.as_bytes()], |row| row.get(0))?
+                .collect()
+        })?;
+        let each = stored.iter();
+        each.map(|bytes| ObjectId::from_slice(bytes).ok_or_else(|| self.damaged(None)))
+            .collect()
     }
 
     /// Takes over what a vault lists now, and tells how many of those that were known are missing. It is noted.
@@ -112,6 +171,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_newest_manifests_are_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = DeviceStore::open(&folder.path().join("device.sqlite")).unwrap();
+        let (vault, other) = (VaultId::from_bytes([1; 16]), VaultId::from_bytes([2; 16]));
+        let manifest = |number: u8| ObjectId::from_bytes([number; 32]);
+        for number in 0..100 {
+            store.see_manifest(&vault, &manifest(number)).unwrap();
+            store.see_manifest(&vault, &manifest(number)).unwrap();
+        }
+        store.see_manifest(&other, &manifest(200)).unwrap();
+        let seen = store.seen_manifests(&vault).unwrap();
+        assert_eq!((seen.len(), seen[0]), (64, manifest(99)));
+        assert_eq!(store.seen_manifests(&other).unwrap(), [manifest(200)]);
+    }
+
+    #[test]
     fn what_vanishes_is_noted_unless_this_device_did_it() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = DeviceStore::open(&folder.path().join("device.sqlite")).unwrap();
@@ -125,7 +200,7 @@ mod tests {
         assert_eq!(see(&[1, 2, 3, 4], 2), 0);
         assert_eq!(see(&[1, 4, 5], 3), 2);
         assert_eq!(see(&[1, 4, 5], 4), 0, "told once");
-        store.set_listed(&vault, &[id(5)]).unwrap();
+        store.unlist(&vault, &[id(1), id(4)]).unwrap();
         assert_eq!(store.see_listed(&vault, &[id(5)], Millis(5)).unwrap(), 0);
         let other = VaultId::from_bytes([2; 16]);
         assert_eq!(store.see_listed(&other, &[], Millis(6)).unwrap(), 0);

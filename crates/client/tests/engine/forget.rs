@@ -292,3 +292,40 @@ fn a21_what_somebody_else_takes_off_the_list_is_told() {
     assert_eq!(snapshots(&person).len(), 2);
     check(&person);
 }
+
+/// The copy of a cell's store still condemns what was rescued since, and its window is over when it is put back.
+#[test]
+fn what_was_rescued_is_not_deleted_by_a_cell_that_forgot_it() {
+    let mut world = World::new();
+    let (person, tree, _) = with_history(&world);
+    let old = snapshots(&person)[0].snapshot.clone();
+    forget(&person, &[&old], Keep::default(), false);
+    prune(&person);
+    let_days_pass(&mut world, 28);
+    let kept = world.path("kept");
+    world.stop_cell();
+    crate::re_anchor::copy(&world.path("cell/store"), &kept);
+    world.start_cell();
+    let undo = Command::BackupUnforget {
+        snapshots: vec![old.clone()],
+    };
+    person.ask(undo.clone()).unwrap();
+    std::fs::write(tree.join("after"), "after").unwrap();
+    person.run().unwrap();
+    world.clock.forward_ms(3 * DAY_MS);
+    world.cell_clock.forward_ms(3 * DAY_MS);
+    world.put_cell_back(&kept);
+    let View::ReAnchor(shown) = person.ask(Command::ReAnchorPropose).unwrap() else {
+        panic!("another view")
+    };
+    let token = shown.token;
+    person.ask(Command::ReAnchorAccept { token }).unwrap();
+    person.consent();
+    person.run().unwrap();
+    // It is forgotten again, as it was in the copy, and can be brought back again.
+    person.ask(undo).unwrap();
+    check(&person);
+    person.restore(&old, &world.path("back")).unwrap();
+    let large = std::fs::read(world.path("back/tree/large")).unwrap();
+    assert!(large == noise(1, 30_000_000));
+}

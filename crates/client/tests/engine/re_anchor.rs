@@ -517,3 +517,52 @@ fn a_home_without_its_keys_joins_anew_and_keeps_its_folders() {
     assert_same(&tree, &world.path("back/tree"));
     assert_eq!(person.alarms(), Vec::<String>::new());
 }
+
+/// The cell is out of reach just when a device joins anew, once with its database and once without: what it
+/// remembers stays, and the next try goes on.
+#[test]
+fn joining_anew_can_be_tried_again() {
+    for loses_database in [false, true] {
+        let mut world = World::new();
+        let (first, phrase) = world.create("home");
+        first.add(&world.tree("tree"));
+        first.consent();
+        first.run().unwrap();
+        let kept = world.path("kept");
+        copy(&world.path("cell/store"), &kept);
+        let second = world.recover("second", &phrase).unwrap();
+        second.ask(Command::ConsentHistory).unwrap();
+        let home = second.engine.home().to_owned();
+        drop(second);
+        world.put_cell_back(&kept);
+        if loses_database {
+            for name in ["device.sqlite", "device.sqlite-wal", "device.sqlite-shm"] {
+                let _ = std::fs::remove_file(home.join(name));
+            }
+        }
+        let memory = std::fs::read(home.join("memory")).unwrap();
+        // It answers that it does not know the device, finds the account, and then goes away.
+        world.wire.answer(|request| {
+            let is_append = request.method() == "POST" && request.uri().path().ends_with("/chain");
+            is_append.then(|| Ok(refusal(ErrorCode::Busy)))
+        });
+        assert!(world.recover("second", &phrase).is_err());
+        assert!(home.join("former-1/keys").exists());
+        assert_eq!(
+            std::fs::read(home.join("memory")).unwrap(),
+            memory,
+            "{loses_database}"
+        );
+        world.wire.answer(|_| None);
+        let second = world.recover("second", &phrase).unwrap();
+        assert_eq!(
+            std::fs::read(home.join("memory")).unwrap(),
+            memory,
+            "{loses_database}"
+        );
+        let shown = propose(&second);
+        assert!(shown.is_older);
+        accept(&second, &shown.token);
+        second.ask(Command::ConsentHistory).unwrap();
+    }
+}

@@ -229,16 +229,23 @@ async fn a38_one_account_leaves_the_others_their_places() {
     held.iter().for_each(|upload| upload.abort());
 }
 
-/// An account that asks for a lot at once waits for itself.
+/// A device that asks for a lot at once waits for itself, and what was decided meanwhile holds for it.
 #[tokio::test]
-async fn a38_requests_of_one_account_wait_for_each_other_and_not_for_others() {
-    let few = |config: &mut crate::CellConfig| config.limits.requests_per_account_max = 2;
+async fn a38_requests_of_one_device_wait_for_each_other_and_not_for_others() {
+    let few = |config: &mut crate::CellConfig| config.limits.requests_per_device_max = 2;
     let world = Arc::new(World::with(few, Log::silent()).await);
-    let (greedy, other) = (world.person().await, world.person().await);
+    let (mut greedy, other) = (world.person().await, world.person().await);
+    let grant = greedy.consents(&world).await;
     let shares = &world.cell.shared().request_shares;
     let taken = [
-        shares.take(greedy.account).await.unwrap(),
-        shares.take(greedy.account).await.unwrap(),
+        shares
+            .take((greedy.account, Some(greedy.device)))
+            .await
+            .unwrap(),
+        shares
+            .take((greedy.account, Some(greedy.device)))
+            .await
+            .unwrap(),
     ];
     let ask = |person: &Person| {
         let errand = person.errand(&world, candor_wire::errand::Purpose::List);
@@ -253,9 +260,32 @@ async fn a38_requests_of_one_account_wait_for_each_other_and_not_for_others() {
         .await
         .unwrap();
     assert_eq!(answer.0, StatusCode::OK);
-    assert!(!waits.is_finished());
-    drop(taken);
+    // A consent is withdrawn while an upload under it waits. (Nobody else waits for the withdrawal.)
+    let put = greedy.sign(&world, &greedy.putting(&object(5), &grant));
+    let waiting = Arc::clone(&world);
+    let late = tokio::spawn(async move { waiting.send(put).await.0 });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!waits.is_finished() && !late.is_finished());
+    let [first, second] = taken;
+    drop(first);
     assert_eq!(waits.await.unwrap(), StatusCode::OK);
+    let _ = late.await.unwrap();
+    drop(second);
+    // The last place again, and this time the withdrawal comes first.
+    let holder = (greedy.account, Some(greedy.device));
+    let third = shares.take(holder).await.unwrap();
+    let fourth = shares.take(holder).await.unwrap();
+    let put = greedy.sign(&world, &greedy.putting(&object(6), &grant));
+    let waiting = Arc::clone(&world);
+    let late = tokio::spawn(async move { waiting.send(put).await.0 });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.advance(40 * candor_wire::time::DAY_MS);
+    drop((third, fourth));
+    assert_eq!(
+        late.await.unwrap(),
+        StatusCode::UNAUTHORIZED,
+        "its time is over"
+    );
 }
 
 #[tokio::test]

@@ -562,7 +562,11 @@ async fn what_was_stated_before_the_cell_had_a_log_goes_into_it() {
                     let store = candor_store::Store::open(&place).unwrap();
                     let records = store.records();
                     let changing = async {
-                        store.log_records().begin_log_anew().await.unwrap();
+                        store
+                            .log_records()
+                            .begin_log_anew(candor_wire::time::Millis(1))
+                            .await
+                            .unwrap();
                         let kept = records.set_cell_value("cell-keys", description.into());
                         kept.await.unwrap();
                     };

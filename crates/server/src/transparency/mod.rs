@@ -21,7 +21,7 @@ pub(crate) mod signer;
 mod source;
 mod witnesses;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -137,6 +137,8 @@ pub(crate) struct Transparency {
     settings: LogSettings,
     witnesses: Vec<Witness>,
     signer: Mutex<Signer>,
+    /// Whether the signer signed since the start: then the database is not older than what was signed before.
+    has_signed: AtomicBool,
     sequencer: tokio::sync::Mutex<Sequencer>,
     queue: Arc<Queue>,
     /// The tree moved.
@@ -177,6 +179,7 @@ impl Transparency {
             settings: parts.settings,
             witnesses: parts.witnesses,
             signer: Mutex::new(parts.signer),
+            has_signed: AtomicBool::new(false),
             queue: Arc::default(),
             moved: Arc::default(),
             unpublished: Mutex::default(),
@@ -265,6 +268,11 @@ impl Transparency {
         account: candor_wire::AccountId,
     ) -> Result<Option<candor_store::log::MapRow>, RecordsError> {
         self.records.map_row(account).await
+    }
+
+    /// Whether it is known that the database was not put back to an older state.
+    pub(crate) fn is_current(&self) -> bool {
+        self.has_signed.load(Ordering::Relaxed)
     }
 
     fn signer(&self) -> std::sync::MutexGuard<'_, Signer> {

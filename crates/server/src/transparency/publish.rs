@@ -99,7 +99,9 @@ impl Transparency {
             }));
         }
         let proof = self.consistency(last.size, head).await?;
-        self.signer().sign(head, &proof).map_err(LogFault::Signer)
+        let signed = self.signer().sign(head, &proof).map_err(LogFault::Signer)?;
+        self.has_signed.store(true, Ordering::Relaxed);
+        Ok(signed)
     }
 
     /// A signer that lost its memory takes the newest head that most of the witnesses vouch for, if the

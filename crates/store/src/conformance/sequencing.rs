@@ -543,7 +543,7 @@ async fn one_of_many_advances_wins(records: Arc<dyn Both>) {
 async fn a_log_can_begin_anew(records: &dyn Both) {
     with_account(records, 2).await;
     let waiting = batch(records).await.changed;
-    records.begin_log_anew().await.expect(NO_FAULT);
+    records.begin_log_anew(NOW).await.expect(NO_FAULT);
     let unmoved = standing(records).await;
     assert_eq!(unmoved.batch.changed, waiting, "it waits already");
 
@@ -559,7 +559,7 @@ async fn a_log_can_begin_anew(records: &dyn Both) {
     let outcome = records.swap_head(None, swap(None, head(1, 1))).await;
     assert_eq!(outcome.expect(NO_FAULT), SwapOutcome::Swapped);
 
-    records.begin_log_anew().await.expect(NO_FAULT);
+    records.begin_log_anew(NOW).await.expect(NO_FAULT);
     let anew = standing(records).await;
     let changed = anew.batch.changed.iter();
     let accounts: Vec<_> = changed

@@ -207,13 +207,16 @@ impl LogRecords for MemoryRecords {
         })
     }
 
-    fn begin_log_anew(&self) -> Pending<'_, Result<(), RecordsError>> {
+    fn begin_log_anew(&self, now: Millis) -> Pending<'_, Result<(), RecordsError>> {
         self.once(None, |tables| {
             let accounts = tables.accounts.keys().map(|account| (*account, 1));
             tables.log = Log {
                 changes: accounts.collect(),
                 ..Log::default()
             };
+            for entry in tables.objects.values_mut() {
+                entry.condemned_at = entry.condemned_at.map(|_| now);
+            }
             Ok(())
         })
     }

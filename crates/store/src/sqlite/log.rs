@@ -47,7 +47,7 @@ pub(crate) fn queue_new(
 }
 
 /// Empties everything of the log, and counts every account as changed.
-pub(crate) fn begin_anew(connection: &Connection) -> Result<(), RecordsError> {
+pub(crate) fn begin_anew(connection: &Connection, now: Millis) -> Result<(), RecordsError> {
     let fault = |source| engine_fault("begin the log anew", source);
     for table in [
         "log_queue",
@@ -60,6 +60,13 @@ pub(crate) fn begin_anew(connection: &Connection) -> Result<(), RecordsError> {
             .execute(&format!("DELETE FROM {table}"), [])
             .map_err(fault)?;
     }
+    // What was rescued since the copy was made is condemned in it: devices get the whole window again.
+    connection
+        .execute(
+            "UPDATE objects SET condemned_at = ?1 WHERE condemned_at IS NOT NULL",
+            [now.0],
+        )
+        .map_err(fault)?;
     let empty = LogTree::EMPTY;
     connection
         .execute(

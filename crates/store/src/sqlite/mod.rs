@@ -263,8 +263,8 @@ impl LogRecords for SqliteRecords {
         })
     }
 
-    fn begin_log_anew(&self) -> Pending<'_, Result<(), RecordsError>> {
-        self.write(None, log::begin_anew)
+    fn begin_log_anew(&self, now: Millis) -> Pending<'_, Result<(), RecordsError>> {
+        self.write(None, move |connection| log::begin_anew(connection, now))
     }
 
     fn accounts_after(

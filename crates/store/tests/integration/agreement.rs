@@ -224,7 +224,9 @@ async fn of<T: Debug>(pending: Pending<'_, Result<T, RecordsError>>) -> Answer {
 
 async fn change_log(records: &dyn Engine, now: Millis, choices: &mut Choices) -> Answer {
     match choices.below(6) {
-        0 if choices.below(9) == 0 => String::from("anew ") + &of(records.begin_log_anew()).await,
+        0 if choices.below(9) == 0 => {
+            String::from("anew ") + &of(records.begin_log_anew(now)).await
+        }
         0 => String::from("again ") + &of(records.queue_again(choices.entries(), now)).await,
         1 => String::from("queued ") + &of(records.queue_entries(choices.entries(), now)).await,
         2 | 3 => {

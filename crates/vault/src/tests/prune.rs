@@ -115,7 +115,8 @@ impl Device {
             let head = self.cell.head.lock().unwrap().unwrap();
             let (source, sink) = (self.cell.as_ref(), self.cell.as_ref());
             match self.repository.rebase(snapshot.clone(), head, source, sink) {
-                Ok(again) => staged = again,
+                Ok(Some(again)) => staged = again,
+                Ok(None) => return true,
                 Err(RepositoryError::Outdated) => return false,
                 Err(error) => panic!("{error:?}"),
             }
@@ -338,7 +339,7 @@ fn a21_a_snapshot_that_was_forgotten_and_pruned_comes_back_until_it_is_gone() {
     assert!(device.commit());
     device.write("later", b"later");
     device.back_up(&mut saved);
-    let found = forgotten(&device.repository, cell.as_ref()).unwrap();
+    let found = forgotten(&device.repository, &[], false, cell.as_ref()).unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].entry.id, precious);
     let back = |device: &Device, found: &[Forgotten]| {
@@ -363,7 +364,7 @@ fn a21_a_snapshot_that_was_forgotten_and_pruned_comes_back_until_it_is_gone() {
     assert!(device.forget(&[precious]));
     device.prune(&PruneRules::default());
     assert!(device.commit());
-    let found = forgotten(&device.repository, cell.as_ref()).unwrap();
+    let found = forgotten(&device.repository, &[], false, cell.as_ref()).unwrap();
     cell.expire();
     let gone = back(&device, &found).unwrap_err();
     assert!(
@@ -373,7 +374,7 @@ fn a21_a_snapshot_that_was_forgotten_and_pruned_comes_back_until_it_is_gone() {
     device.restart();
     device.assert_whole(&saved);
     assert!(
-        forgotten(&device.repository, cell.as_ref())
+        forgotten(&device.repository, &[], false, cell.as_ref())
             .unwrap()
             .is_empty()
     );
@@ -485,6 +486,27 @@ fn play(seed: u64) {
                     round_bytes: 300_000,
                 };
                 device.prune(&rules);
+            }
+            85..90 if device.waits.is_none() => {
+                device.restart();
+                let source = Arc::clone(&cell);
+                let listed_too = draw.below(3) == 0;
+                let repository = &device.repository;
+                let found = forgotten(repository, &[], listed_too, source.as_ref()).unwrap();
+                if !found.is_empty() {
+                    let one = &found[draw.below(found.len())..][..1];
+                    let (source, cancel) = (source.as_ref(), Cancel::default());
+                    match bring_back(repository, one, source, source, &Quiet, &cancel) {
+                        Ok(staged) => device.waits = Some(staged),
+                        Err(PruneError::Repository(RepositoryError::Gone)) => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                    // It may be given up, and the same process goes on.
+                    if draw.below(3) == 0 {
+                        device.waits = None;
+                        device.restart();
+                    }
+                }
             }
             85..92 => device.restart(),
             92..97 => drop(cell.expire()),
@@ -612,7 +634,7 @@ fn what_is_not_brought_back_is_not_known_any_more() {
     assert!(device.forget(&old));
     device.prune(&PruneRules::default());
     assert!(device.commit());
-    let found = forgotten(&device.repository, cell.as_ref()).unwrap();
+    let found = forgotten(&device.repository, &[], false, cell.as_ref()).unwrap();
     let first: Vec<Forgotten> = found
         .into_iter()
         .filter(|one| one.entry.id == old[0])
@@ -652,5 +674,106 @@ fn packs_that_no_manifest_listed_are_forgotten_when_they_go() {
     device.write("x", &noise(3, 300_000));
     device.stage_backup(&mut saved);
     assert!(device.commit_backup());
+    device.assert_whole(&saved);
+}
+
+/// Undo reads index objects of older manifests, which list packs of the present state, too.
+#[test]
+fn bringing_one_back_leaves_the_others_their_packs() {
+    let (_top, cell, mut device, mut other, mut saved) = two();
+    for n in 0..9 {
+        device.write("a", &noise(n, 200_000));
+        device.write(&format!("b{n}"), &noise(100 + n, 50_000));
+        device.back_up(&mut saved);
+    }
+    let all = device.snapshots();
+    assert!(device.forget(&all[3..4]));
+    device.prune(&PruneRules::default());
+    assert!(device.commit());
+    let undo = |device: &Device| {
+        let found = forgotten(&device.repository, &[], false, cell.as_ref()).unwrap();
+        let (end, cancel) = (cell.as_ref(), Cancel::default());
+        bring_back(&device.repository, &found, end, end, &Quiet, &cancel).unwrap()
+    };
+    // Begun and given up; then done.
+    undo(&device);
+    device.restart();
+    device.waits = Some(undo(&device));
+    assert!(device.commit());
+    for n in 20..30 {
+        device.write("c", &noise(n, 30_000));
+        device.back_up(&mut saved);
+    }
+    device.prune(&PruneRules {
+        max_unused_percent: 0,
+        ..PruneRules::default()
+    });
+    device.commit();
+    cell.expire();
+    device.assert_whole(&saved);
+    device.restart();
+    device.assert_whole(&saved);
+    other.restart();
+    other.assert_whole(&saved);
+    assert_eq!(other.snapshots().len(), 19);
+}
+
+#[test]
+fn a_device_whose_index_lacks_a_pack_takes_nothing_away() {
+    let (_top, cell, mut device, _, mut saved) = two();
+    device.write("a", &noise(1, 3_000_000));
+    device.back_up(&mut saved);
+    device.write("b", b"b");
+    device.back_up(&mut saved);
+    // Whatever made it so.
+    let index = device.place.join("index");
+    let connection = rusqlite::Connection::open(&index).unwrap();
+    let numbers = "SELECT number FROM pack ORDER BY stored_bytes DESC LIMIT 1";
+    connection
+        .execute(&format!("DELETE FROM chunk WHERE pack = ({numbers})"), [])
+        .unwrap();
+    connection
+        .execute(&format!("DELETE FROM pack WHERE number = ({numbers})"), [])
+        .unwrap();
+    drop(connection);
+    let (rules, cancel) = (PruneRules::default(), Cancel::default());
+    let refused = run(
+        &device.repository,
+        &rules,
+        &device.sink(),
+        cell.as_ref(),
+        &Quiet,
+        &cancel,
+    );
+    assert!(matches!(refused, Err(PruneError::Tree(_))), "{refused:?}");
+}
+
+/// Somebody with the keys lists a snapshot on, and condemns what it needs. As long as that is there, it can be
+/// listed again with its packs.
+#[test]
+fn a21_what_a_listed_snapshot_needs_comes_back_too() {
+    let (_top, cell, mut device, _, mut saved) = two();
+    device.write("precious", &noise(9, 300_000));
+    device.back_up(&mut saved);
+    let seen = device.repository.head().unwrap();
+    let all = device.repository.index().packs(-1, 100).unwrap();
+    let change = Change {
+        snapshots: device.repository.manifest().snapshots.clone(),
+        condemned: all.into_iter().map(|pack| pack.object).collect(),
+        ..Change::default()
+    };
+    device.waits = Some(device.repository.stage(change, cell.as_ref()).unwrap());
+    assert!(device.commit());
+    device.restart();
+    let (end, cancel) = (cell.as_ref(), Cancel::default());
+    let report = check::run(&device.repository, end, false, &Quiet, &cancel).unwrap();
+    assert!(!report.is_sound());
+    let found = forgotten(&device.repository, &[seen], true, end).unwrap();
+    let staged = bring_back(&device.repository, &found, end, end, &Quiet, &cancel).unwrap();
+    device.waits = Some(staged);
+    assert!(device.commit());
+    cell.expire();
+    device.restart();
+    assert_eq!(device.snapshots().len(), 1);
     device.assert_whole(&saved);
 }

@@ -371,6 +371,7 @@ fn the_loser_of_a_race_stages_again_on_top() {
     let head = first.head().unwrap();
     let staged = second
         .rebase(entry(3, root), head, cell.as_ref(), cell.as_ref())
+        .unwrap()
         .unwrap();
     assert_eq!((staged.counter(), staged.previous()), (3, Some(head)));
     second.accept(staged).unwrap();
