@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use candor_wire::DeviceId;
 use candor_wire::time::DAY_MS;
-use candor_wire::{DeviceId, Millis};
 
 use crate::manifest::{SnapshotEntry, SnapshotId};
 
@@ -78,31 +78,31 @@ pub fn superfluous(snapshots: &[SnapshotEntry], rules: &KeepRules) -> Vec<Snapsh
     if rules.is_empty() {
         return Vec::new();
     }
-    let mut groups: BTreeMap<(DeviceId, &str), Vec<(Millis, SnapshotId, bool)>> = BTreeMap::new();
+    let mut groups: BTreeMap<(DeviceId, &str), Vec<&SnapshotEntry>> = BTreeMap::new();
     for snapshot in snapshots {
         let group = groups.entry((snapshot.device, &snapshot.set)).or_default();
-        group.push((snapshot.time, snapshot.id, snapshot.incomplete));
+        group.push(snapshot);
     }
     let mut kept = BTreeSet::new();
     for mut group in groups.into_values() {
         // The newest first. Of two of one time the later one in the list is the newer.
         group.reverse();
-        group.sort_by_key(|(time, ..)| core::cmp::Reverse(*time));
-        let newer = group.iter().take_while(|(.., incomplete)| *incomplete);
-        let newer: Vec<SnapshotId> = newer.map(|(_, id, _)| *id).collect();
+        group.sort_by_key(|one| core::cmp::Reverse(one.time));
+        let newer = group.iter().take_while(|one| one.incomplete);
+        let newer: Vec<SnapshotId> = newer.map(|one| one.id).collect();
         // Without any complete one they are all that there is.
         if newer.len() < group.len() {
             kept.extend(newer);
-            group.retain(|(.., incomplete)| !incomplete);
+            group.retain(|one| !one.incomplete);
         }
         for (count, period) in rules.rules() {
             let mut periods = BTreeSet::new();
-            for (place, (time, id, _)) in group.iter().enumerate() {
+            for (place, one) in group.iter().enumerate() {
                 if periods.len() >= count as usize {
                     break;
                 }
-                if periods.insert(period(time.0, place)) {
-                    kept.insert(*id);
+                if periods.insert(period(one.time.0, place)) {
+                    kept.insert(one.id);
                 }
             }
         }
@@ -114,6 +114,8 @@ pub fn superfluous(snapshots: &[SnapshotEntry], rules: &KeepRules) -> Vec<Snapsh
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use candor_wire::Millis;
+
     use super::*;
     use crate::chunk::ChunkId;
     use crate::manifest::SnapshotStats;
