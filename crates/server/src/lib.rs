@@ -41,6 +41,6 @@ pub use config::{CellConfig, ConfigError, Limits, LogSettings};
 pub use keys::KeyError;
 pub use listener::{Listening, ServeError};
 pub use random::NoRandomness;
-pub use re_anchor::{BegunAnew, ReAnchorError, begin_log_anew};
+pub use re_anchor::{BegunAnew, ReAnchorError, begin_log_anew, begin_log_anew_at};
 pub use stats::{Stats, StatsError, stats};
 pub use tls::TlsError;

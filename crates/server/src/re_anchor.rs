@@ -131,6 +131,17 @@ pub(crate) async fn begun_anew(records: &dyn Records) -> Result<Option<Anew>, Op
 /// # Errors
 /// [`ReAnchorError`].
 pub async fn begin_log_anew(directory: &Path) -> Result<BegunAnew, ReAnchorError> {
+    begin_log_anew_at(directory, &SystemClock).await
+}
+
+/// The same, by this clock.
+///
+/// # Errors
+/// As [`begin_log_anew`].
+pub async fn begin_log_anew_at(
+    directory: &Path,
+    clock: &dyn Clock,
+) -> Result<BegunAnew, ReAnchorError> {
     let config = CellConfig::from_file(&directory.join(CONFIG_FILE))
         .map_err(|source| ReAnchorError::Open(OpenError::Config(source)))?;
     let path = directory.join(STORE_DIRECTORY);
@@ -144,7 +155,6 @@ pub async fn begin_log_anew(directory: &Path) -> Result<BegunAnew, ReAnchorError
     let memory = directory.join(SIGNER_FILE);
     let keys = CellKeyFiles::read(&key_files)
         .map_err(|source| ReAnchorError::Open(OpenError::Keys(source)))?;
-    let clock = SystemClock;
 
     let root = keys.root.secret().public();
     let keyring = stored_keyring(&store, &root).await;
@@ -183,7 +193,7 @@ pub async fn begin_log_anew(directory: &Path) -> Result<BegunAnew, ReAnchorError
     log_records.begin_log_anew(clock.now()).await?;
     let (accounts, statements) =
         queue_everything(records.as_ref(), log_records.as_ref(), clock.now()).await?;
-    let new = description(&store, &keys, &config, &clock, Some(&anew))
+    let new = description(&store, &keys, &config, clock, Some(&anew))
         .await
         .map_err(ReAnchorError::Open)?;
     let keyring = CellKeyring::verify(&keys.root.secret().public(), &new.keys)

@@ -322,6 +322,9 @@ fn what_was_rescued_is_not_deleted_by_a_cell_that_forgot_it() {
     person.ask(Command::ReAnchorAccept { token }).unwrap();
     person.consent();
     person.run().unwrap();
+    // The cell signed, and looks every second what is due.
+    person.ask(Command::LogMonitor).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
     // It is forgotten again, as it was in the copy, and can be brought back again.
     person.ask(undo).unwrap();
     check(&person);

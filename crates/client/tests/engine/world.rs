@@ -282,7 +282,7 @@ impl World {
         std::fs::rename(kept, place.join("store")).unwrap();
         let begun = self
             .runtime
-            .block_on(candor_server::begin_log_anew(&place))
+            .block_on(candor_server::begin_log_anew_at(&place, &*self.cell_clock))
             .unwrap();
         prepare(&place);
         self.start_cell();
