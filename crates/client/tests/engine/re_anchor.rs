@@ -566,3 +566,30 @@ fn joining_anew_can_be_tried_again() {
         second.ask(Command::ConsentHistory).unwrap();
     }
 }
+
+/// A chain that takes more than one page: a device that joins, and one that lost its database, read it to its end.
+#[test]
+fn a_long_chain_is_read_to_its_end() {
+    let world = World::new();
+    let (first, phrase) = world.create("home");
+    first.add(&world.tree("tree"));
+    for _ in 0..80 {
+        first.consent();
+        first.off().unwrap();
+    }
+    first.consent();
+    let kinds = world.kinds(&first);
+    assert!(kinds.len() > 160);
+    let second = world.recover("second", &phrase).unwrap();
+    assert!(world.kinds(&second).starts_with(&kinds));
+    let home = first.engine.home().to_owned();
+    drop(first);
+    for name in ["device.sqlite", "device.sqlite-wal", "device.sqlite-shm"] {
+        let _ = std::fs::remove_file(home.join(name));
+    }
+    let first = Person {
+        engine: world.open(&home).unwrap(),
+    };
+    first.ask(Command::ConsentHistory).unwrap();
+    assert_eq!(world.kinds(&first), world.kinds(&second));
+}
