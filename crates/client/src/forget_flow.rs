@@ -303,18 +303,13 @@ impl Engine {
             ..PruneRules::default()
         };
         let rounds = self.with_vaults(set, events, cancel, |_, held, events, stop| {
-            let mut total = PrunedView::default();
+            let mut rounds = Vec::new();
             loop {
                 let (report, moved) = self.prune_round(held, &rules, events, stop)?;
-                if moved {
-                    total.packs_gone += report.packs_gone;
-                    total.bytes_gone += report.bytes_gone + report.orphan_bytes;
-                    total.packs_rewritten += report.packs_rewritten;
-                    total.bytes_stored += report.bytes_stored;
-                    total.orphans += report.orphans;
-                }
-                if !(moved && report.more) {
-                    return Ok(total);
+                let more = moved && report.more;
+                rounds.extend(moved.then_some(report));
+                if !more {
+                    return Ok(rounds);
                 }
             }
         })?;
@@ -322,12 +317,12 @@ impl Engine {
             retention_days: self.retention_days()?,
             ..PrunedView::default()
         };
-        for one in rounds {
-            total.packs_gone += one.packs_gone;
-            total.bytes_gone += one.bytes_gone;
-            total.packs_rewritten += one.packs_rewritten;
-            total.bytes_stored += one.bytes_stored;
-            total.orphans += one.orphans;
+        for report in rounds.into_iter().flatten() {
+            total.packs_gone += report.packs_gone;
+            total.bytes_gone += report.bytes_gone + report.orphan_bytes;
+            total.packs_rewritten += report.packs_rewritten;
+            total.bytes_stored += report.bytes_stored;
+            total.orphans += report.orphans;
         }
         Ok(View::Pruned(total))
     }
