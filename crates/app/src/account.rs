@@ -42,6 +42,7 @@ pub(crate) fn run(app: &App, command: AccountCommand) -> Outcome {
             door.close(app);
             result
         }
+        AccountCommand::Delete { yes, cancel } => crate::consent::delete_account(app, yes, cancel),
         AccountCommand::ReAnchor { yes } => crate::re_anchor::run(app, yes),
         AccountCommand::Confirm { recovery_file } => {
             let phrase = known_phrase(app, recovery_file.as_deref())?;

@@ -69,6 +69,16 @@ pub(crate) enum AccountCommand {
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         recovery_file: Option<PathBuf>,
     },
+    /// Have the account and everything of it erased at its cell, after a week in which you can take it back
+    #[command(after_help = "Example:\n  candor account delete\n  candor account delete --cancel")]
+    Delete {
+        /// Delete without asking
+        #[arg(long, conflicts_with = "cancel")]
+        yes: bool,
+        /// Take it back
+        #[arg(long)]
+        cancel: bool,
+    },
     /// See what a cell lost that was restored from a backup, and accept it or not
     #[command(after_help = "Example:\n  candor account re-anchor")]
     ReAnchor {
@@ -177,24 +187,24 @@ pub(crate) enum ConsentCommand {
     },
     /// Withdraw, at once and without a question
     #[command(
-        after_help = "Example:\n  candor consent off backup\n  candor consent off backup documents"
+        after_help = "Example:\n  candor consent off backup\n  candor consent off backup documents --erase"
     )]
     Off {
         /// The service.
         service: Service,
         /// One backup set; without it, all of them.
         name: Option<String>,
-        /// Keep what was stored (the default)
+        /// Keep what was stored (the default), also if you asked for it to be erased and its time is not over
         #[arg(long, conflicts_with = "erase")]
         keep: bool,
-        /// Erase what was stored; not available in this version
+        /// Have what was stored erased at the cell, once its retention window is over
         #[arg(long)]
         erase: bool,
     },
     /// Show all consents that the account ever gave or withdrew
     #[command(after_help = "Example:\n  candor consent history --json")]
     History,
-    /// Make a file that proves a consent to anybody, without a network and without a cell
+    /// Make a file that proves a consent, or an erasure, to anybody, without a network and without a cell
     #[command(
         after_help = "Example:\n  candor consent receipt 3f9a1c -o backup.receipt\n  candor consent receipt 3f9a1c --format json-ld"
     )]
@@ -216,7 +226,7 @@ pub(crate) enum ConsentCommand {
 /// `candor consent receipt`
 #[derive(Debug, Args)]
 pub(crate) struct ReceiptArgs {
-    /// The consent's id, as `candor consent history --json` shows it, or the beginning of it
+    /// The id of the consent or erasure, as `candor consent history --json` shows it, or the beginning of it
     #[arg(value_name = "ID")]
     pub(crate) id: String,
     /// The file to write; must not exist. Without it, the receipt is printed

@@ -1,6 +1,6 @@
 //! `candor consent …`, and the question itself, which `candor up` asks too.
 
-use candor_client::commands::{Answered, Command, ProposalView, View};
+use candor_client::commands::{Answered, Command, ErasureView, ProposalView, Stored, View};
 
 use crate::App;
 use crate::args::{ConsentCommand, Service};
@@ -39,12 +39,18 @@ pub(crate) fn run(app: &App, command: ConsentCommand) -> Outcome {
         ConsentCommand::Verify { file, policy } => receipt::verify(app, &file, policy.as_deref()),
         ConsentCommand::Show { service } => with_door(app, |door| show(app, door, service)),
         ConsentCommand::On { service, yes } => with_door(app, |door| on(app, door, service, yes)),
-        ConsentCommand::Off { erase: true, .. } => Err(Failure::usage(
-            "erasing is not available in this version; nothing was changed",
-        )
-        .hint("without --erase, consent is withdrawn and what was stored stays")),
-        ConsentCommand::Off { service, name, .. } => {
-            with_door(app, |door| off(app, door, service, name))
+        ConsentCommand::Off {
+            service,
+            name,
+            keep,
+            erase,
+        } => {
+            let stored = match (keep, erase) {
+                (_, true) => Stored::Erased,
+                (true, false) => Stored::Kept,
+                (false, false) => Stored::Stays,
+            };
+            with_door(app, |door| off(app, door, service, name, stored))
         }
     }
 }
@@ -164,22 +170,91 @@ pub(crate) fn ask(
     Ok(Answer::Yes)
 }
 
-fn off(app: &App, door: &mut Door, service: Service, name: Option<String>) -> Outcome {
+fn off(
+    app: &App,
+    door: &mut Door,
+    service: Service,
+    name: Option<String>,
+    stored: Stored,
+) -> Outcome {
     let what = name.as_deref().map_or_else(
         || service.name().to_owned(),
         |set| format!("{} of {}", service.name(), text::shown(set)),
     );
-    execute(
-        app,
-        door,
-        Command::ConsentOff {
-            service: service.name().to_owned(),
-            set: name,
-        },
-    )?;
-    app.ui.note(&format!(
-        "{what} is off. What was stored stays at the cell; nothing more is sent."
-    ));
-    let consents = view!(execute(app, door, Command::ConsentList)?, Consents)?;
-    object(&app.ui, "consents", &consents)
+    let command = Command::ConsentOff {
+        service: service.name().to_owned(),
+        set: name,
+        stored,
+    };
+    let erasures = view!(execute(app, door, command)?, Erasures)?;
+    app.ui
+        .note(&format!("{what} is off; nothing more is sent."));
+    match stored {
+        Stored::Stays => app.ui.note("What was stored stays at the cell."),
+        Stored::Kept => app.ui.note(
+            "What was stored stays at the cell, and nothing of it is erased that was not erased already.",
+        ),
+        Stored::Erased => erasing(app, &erasures),
+    }
+    if app.ui.json() {
+        let consents = view!(execute(app, door, Command::ConsentList)?, Consents)?;
+        let both = serde_json::json!({ "consents": consents, "erasures": erasures });
+        return app.ui.object("off", both);
+    }
+    Ok(())
 }
+
+/// What was asked to be erased, when it is, and what to do until then and after.
+fn erasing(app: &App, erasures: &[ErasureView]) {
+    let standing = erasures.iter().filter(|one| one.state != "cancelled");
+    let lines: Vec<String> = standing.flat_map(views::erasure).collect();
+    if lines.is_empty() {
+        app.ui
+            .note("Nothing was stored, so there is nothing to erase.");
+    }
+    for line in lines {
+        app.ui.note(&line);
+    }
+}
+
+/// `candor account delete`.
+pub(crate) fn delete_account(app: &App, yes: bool, cancel: bool) -> Outcome {
+    with_door(app, |door| {
+        if !cancel {
+            app.ui.note(DELETION);
+            if !yes && !app.ui.can_ask() {
+                let sentence = "there is no terminal to ask whether to delete the account";
+                return Err(Failure::usage(sentence).hint("in a script, --yes deletes it"));
+            }
+            if !yes && !terminal::ask_yes(&app.ui, "Delete the account?")? {
+                app.ui.note("Nothing was changed.");
+                return Ok(());
+            }
+        }
+        let command = Command::AccountDelete { cancel };
+        let erasures = view!(execute(app, door, command)?, Erasures)?;
+        app.ui.object(
+            "account-delete",
+            serde_json::json!({ "erasures": erasures }),
+        )?;
+        let of_account = erasures.iter().rfind(|one| one.vault.is_none());
+        if cancel {
+            app.ui.note(
+                "The account stays. Services are off until you switch them on again: candor consent on backup",
+            );
+        } else if let Some(one) = of_account {
+            for line in views::erasure(one) {
+                app.ui.note(&line);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What is said before an account is deleted.
+const DELETION: &str = "
+This erases everything of your account at its cell: all backups of all your devices, all consents, all
+keys. It takes effect after a week at the latest; until then you can take it back on any of your full
+devices. Then nobody can bring it back, not with the recovery phrase either. What is on your devices
+stays there. All services are off from now on.
+";

@@ -6,10 +6,10 @@ use std::io::Read as _;
 use std::path::Path;
 
 use candor_client::clock::{Clock as _, SystemClock};
-use candor_client::commands::Command;
+use candor_client::commands::{Command, View};
 use candor_client::receipt::{
-    self, POLICY_MAX_BYTES, PROOF_FILE_MAX_BYTES, ProofView, RECEIPT_TEXT_MAX_BYTES, ReceiptView,
-    StandingView,
+    self, ErasureReceiptView, POLICY_MAX_BYTES, PROOF_FILE_MAX_BYTES, ProofView,
+    RECEIPT_TEXT_MAX_BYTES, ReceiptView, StandingView,
 };
 
 use crate::App;
@@ -18,7 +18,7 @@ use crate::door::Door;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::home::write_new_private;
 use crate::progress::{execute, object, view};
-use crate::text::{count, shown, time};
+use crate::text::{bytes, count, shown, time};
 
 /// A file that was named; the whole of it, up to a limit. What cannot be read is wrong usage: nothing was
 /// checked.
@@ -48,13 +48,23 @@ pub(crate) fn verify(app: &App, file: &Path, policy: Option<&Path>) -> Outcome {
     let text = read_text(file, RECEIPT_TEXT_MAX_BYTES)?;
     let policy = policy.map(|path| read_file(path, POLICY_MAX_BYTES));
     let policy = policy.transpose()?;
+    if receipt::is_erasure_receipt(&text) {
+        let receipt = receipt::verify_erasure_receipt(&text, policy.as_deref())?;
+        object(&app.ui, "erasure-receipt", &receipt)?;
+        app.ui.data(&erasure_lines(&receipt).join("\n"))?;
+        return note_policy(app, &receipt.standing, &receipt.cell);
+    }
     let receipt = receipt::verify_receipt(&text, policy.as_deref())?;
     object(&app.ui, "receipt", &receipt)?;
     app.ui.data(&receipt_lines(&receipt).join("\n"))?;
-    if !receipt.standing.has_policy && !app.ui.json() {
+    note_policy(app, &receipt.standing, &receipt.cell)
+}
+
+/// What a reader without a policy has to know.
+fn note_policy(app: &App, standing: &StandingView, cell: &str) -> Outcome {
+    if !standing.has_policy && !app.ui.json() {
         app.ui.note(&format!(
-            "No policy was given, so the log's key is the one that this receipt's cell names under its root key. Whether that is the cell that you mean, compare its id: {}. A policy (--policy FILE) says which logs you know, and whose word you ask for.",
-            receipt.cell
+            "No policy was given, so the log's key is the one that this receipt's cell names under its root key. Whether that is the cell that you mean, compare its id: {cell}. A policy (--policy FILE) says which logs you know, and whose word you ask for."
         ));
     }
     Ok(())
@@ -96,14 +106,37 @@ pub(crate) fn make(app: &App, args: ReceiptArgs) -> Outcome {
     let id = args.id.clone();
     let made = execute(app, &mut door, Command::ConsentReceipt { id });
     door.close(app);
-    let made = view!(made?, Receipt)?;
+    let made = match made? {
+        View::ErasureReceipt(made) => {
+            if args.format == ReceiptFormat::JsonLd {
+                return Err(Failure::usage(
+                    "receipts of erasures have one form, `candor`",
+                ));
+            }
+            let about = serde_json::json!(made.receipt);
+            return write(app, &args, made.text, about, &made.receipt.standing);
+        }
+        made => view!(made, Receipt)?,
+    };
     let content = match args.format {
         ReceiptFormat::Candor => made.text,
         ReceiptFormat::JsonLd => receipt::to_json_ld(&made.text, SystemClock.now())?,
     };
+    let about = serde_json::json!(made.receipt);
+    write(app, &args, content, about, &made.receipt.standing)
+}
+
+/// Prints a receipt, or writes it to the file that was named.
+fn write(
+    app: &App,
+    args: &ReceiptArgs,
+    content: String,
+    about: serde_json::Value,
+    how: &StandingView,
+) -> Outcome {
     let Some(path) = &args.output else {
         return if app.ui.json() {
-            let written = serde_json::json!({ "content": content, "receipt": made.receipt });
+            let written = serde_json::json!({ "content": content, "receipt": about });
             app.ui.object("consent-receipt", written)
         } else {
             app.ui.out(content.trim_end())
@@ -119,12 +152,12 @@ pub(crate) fn make(app: &App, args: ReceiptArgs) -> Outcome {
         }
     })?;
     let file = path.display().to_string();
-    let written = serde_json::json!({ "file": file, "receipt": made.receipt });
+    let written = serde_json::json!({ "file": file, "receipt": about });
     app.ui.object("consent-receipt", written)?;
     app.ui.note(&format!(
-        "The receipt is in {}: {}.\nIt holds what you agreed to, so give it to nobody who need not know. Anybody can check it, offline: candor consent verify {}",
+        "The receipt is in {}: {}.\nIt is about you, so give it to nobody who need not know. Anybody can check it, offline: candor consent verify {}",
         path.display(),
-        standing(&made.receipt.standing),
+        standing(how),
         path.display()
     ));
     Ok(())
@@ -178,6 +211,41 @@ fn receipt_lines(receipt: &ReceiptView) -> Vec<String> {
         ),
         format!("witnesses     {}", standing(&receipt.standing)),
         "That the consent was not withdrawn since is not what a receipt says.".to_owned(),
+    ]
+}
+
+/// A receipt of an erasure in plain words.
+fn erasure_lines(receipt: &ErasureReceiptView) -> Vec<String> {
+    let what = match &receipt.vault {
+        Some(vault) => format!("vault {vault}"),
+        None => "everything".to_owned(),
+    };
+    vec![
+        "The receipt is valid.".to_owned(),
+        format!("erased        {what} of account {}", receipt.account),
+        format!(
+            "  how much    {} objects, {}; {} consent records",
+            count(receipt.objects),
+            bytes(receipt.bytes),
+            count(receipt.consents)
+        ),
+        format!(
+            "by            {}, region {} (cell {})",
+            shown(&receipt.controller),
+            shown(&receipt.region),
+            receipt.cell
+        ),
+        format!("asked for     {}", time(receipt.asked_ms)),
+        format!(
+            "gone          {}, by the cell's clock",
+            time(receipt.erased_ms)
+        ),
+        format!(
+            "log           {}",
+            place(receipt.index, receipt.size, &receipt.log)
+        ),
+        format!("witnesses     {}", standing(&receipt.standing)),
+        "That nobody kept a copy elsewhere is not what a receipt can prove.".to_owned(),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use candor_client::commands::{
     AccountView, BackupView, CheckView, ConsentView, DeviceView, DifferenceView, EntryView,
-    LedgerLineView, RestoredView, SetView, SnapshotView, StatusView,
+    ErasureView, LedgerLineView, RestoredView, SetView, SnapshotView, StatusView,
 };
 use candor_client::path_text::PathText;
 
@@ -105,6 +105,31 @@ pub(crate) fn consents(views: &[ConsentView]) -> Vec<String> {
         &["CONSENT", "SERVICE", "SET", "STATE", "GIVEN", "ENDS", "TO"],
         &rows,
     )
+}
+
+/// An erasure, and what to do about it.
+pub(crate) fn erasure(view: &ErasureView) -> Vec<String> {
+    let what = match (&view.vault, &view.set) {
+        (None, _) => "The whole account".to_owned(),
+        (Some(_), Some(set)) => format!("Everything of {}", shown(set)),
+        (Some(vault), None) => format!("Vault {vault}"),
+    };
+    let keep = match (&view.vault, &view.set) {
+        (None, _) => "candor account delete --cancel".to_owned(),
+        (Some(_), Some(set)) => format!("candor consent off backup {} --keep", shown(set)),
+        (Some(_), None) => "candor consent off backup --keep".to_owned(),
+    };
+    let when = view.due_ms.map_or_else(
+        || "once the cell has confirmed it".to_owned(),
+        |due| format!("on {}", time(due)),
+    );
+    vec![
+        format!("{what} is erased at the cell {when}. Until then you can keep it: {keep}"),
+        format!(
+            "Afterwards, the cell's receipt: candor consent receipt {}",
+            short(&view.id)
+        ),
+    ]
 }
 
 /// `candor backup list`.

@@ -9,9 +9,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use candor_vault::Presence;
 use candor_wire::api::{
-    API_VERSION, AppendChain, Appended, CellDescription, ChainPage, EndpointId, ErrorCode,
-    ErrorReply, FoundAccount, HasObjects, HasReply, HeadReply, ObjectPage, OpenAccount, StateReply,
-    SwapHead, endpoint,
+    API_VERSION, AppendChain, Appended, CellDescription, ChainPage, EndpointId, ErasureReply,
+    ErrorCode, ErrorReply, FoundAccount, HasObjects, HasReply, HeadReply, ObjectPage, OpenAccount,
+    StateReply, SwapHead, endpoint,
 };
 use candor_wire::cbor::{self, Canonical};
 use candor_wire::cell::{CellError, CellKeyring, SignedAcknowledgement, SignedCellKeys};
@@ -353,6 +353,17 @@ impl Api {
         let reply: StateReply = self.ask(request).await?;
         version(reply.version)?;
         Ok(reply)
+    }
+
+    /// What the cell signed about an erasure, under its receipt's name; `None` if it is not done.
+    pub async fn read_erasure(&self, name: &[u8; 32]) -> Result<Option<ErasureReply>, ApiError> {
+        let name = to_hex(name);
+        let request = call(EndpointId::ReadErasure, &[("receipt", &name)]);
+        match self.ask::<ErasureReply>(request).await {
+            Ok(reply) => version(reply.version).map(|()| Some(reply)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Stores an object. Returns when the cell has acknowledged that it is durable.

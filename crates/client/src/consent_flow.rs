@@ -24,7 +24,7 @@ use crate::account;
 use crate::api::Api;
 use crate::chain::Chain;
 use crate::clock::date_text;
-use crate::commands::{Answered, ConsentView, Failure, FailureKind, ProposalView, View};
+use crate::commands::{Answered, ConsentView, Failure, FailureKind, ProposalView, Stored, View};
 use crate::device_store::{BackupSet, PendingWithdrawal};
 use crate::engine::{Engine, unknown_chain};
 use crate::epochs::{self, Recipients};
@@ -140,6 +140,7 @@ impl Engine {
 
     fn prepare(&self, service: ServiceCode, names: &[String]) -> Result<Prepared, Failure> {
         let notice = offered(service)?;
+        self.check_not_deleted()?;
         let now = self.now();
         let all = self.store().sets()?;
         if all.is_empty() {
@@ -188,6 +189,25 @@ impl Engine {
             text,
             token,
         })
+    }
+
+    /// An account that is about to be deleted takes no consent.
+    fn check_not_deleted(&self) -> Result<(), Failure> {
+        let asked = self.with_chain(|chain| {
+            let standing = chain.view().erasure_of(None);
+            standing.map(|(_, entry)| entry.time)
+        });
+        match asked.flatten() {
+            None => Ok(()),
+            Some(time) => Err(Failure::new(
+                FailureKind::Policy,
+                format!(
+                    "the account is about to be deleted: a device asked for it on {}",
+                    date_text(time)
+                ),
+            )
+            .with_hint("`candor account delete --cancel` keeps it")),
+        }
     }
 
     fn token(
@@ -251,6 +271,7 @@ impl Engine {
         let api = self.errand(Purpose::Consent)?;
         self.sync_chain(&api)?;
         self.tell_withdrawals(&api)?;
+        self.check_not_deleted()?;
         // Durable before the yes leaves: if its answer is lost, *off* still knows that there was one.
         self.store().set_unanswered(service, true)?;
         for sets in prepared.sets.chunks(CONSENTS_PER_APPEND_MAX) {
@@ -279,7 +300,9 @@ impl Engine {
         collected: Collected,
     ) -> Result<Vec<Body>, Failure> {
         let now = self.now();
-        let vault = match set.vault {
+        let view = self.view()?;
+        let is_erased = |vault: &VaultId| view.erasure_of(Some(vault)).is_some();
+        let vault = match set.vault.filter(|vault| !is_erased(vault)) {
             Some(vault) => vault,
             None => {
                 let mut id = [0; VaultId::BYTES];
@@ -287,11 +310,11 @@ impl Engine {
                     .fill(&mut id)
                     .map_err(|error| Failure::of(&error))?;
                 let vault = VaultId::from_bytes(id);
-                self.store().assign_vault(&set.name, vault)?;
+                // What is being erased stays apart from what is stored from now on.
+                self.store().assign_vault(&set.name, vault, set.vault)?;
                 vault
             }
         };
-        let view = self.view()?;
         let mut bodies = Vec::new();
         if view.epoch(Some(vault)).is_none() {
             let record = self.first_epoch(vault, &Recipients::of(&view))?;
@@ -337,7 +360,7 @@ impl Engine {
     }
 
     /// Appends statements of this device and keeps what the cell acknowledged.
-    fn append(&self, api: &Api, bodies: Vec<Body>) -> Result<(), Failure> {
+    pub(crate) fn append(&self, api: &Api, bodies: Vec<Body>) -> Result<(), Failure> {
         self.change_chain(api, |chain: &mut Chain| {
             let keys = self.keys();
             let work =
@@ -371,18 +394,37 @@ impl Engine {
         Ok(())
     }
 
-    /// Switches a service off, for one set or for all.
-    pub(crate) fn consent_off(&self, service: &str, set: Option<&str>) -> Result<View, Failure> {
+    /// Switches a service off, for one set or for all, and says what becomes of what was stored.
+    pub(crate) fn consent_off(
+        &self,
+        service: &str,
+        set: Option<&str>,
+        stored: Stored,
+    ) -> Result<View, Failure> {
         let service = service_of(service)?;
-        let sets = self.store().sets()?;
         let vault = match set {
             None => None,
             Some(name) => match self.store().set(name)?.vault {
                 // Nothing was ever agreed to for this set.
-                None => return self.consent_list(),
+                None => return Ok(View::Erasures(Vec::new())),
                 vault => vault,
             },
         };
+        self.withdraw(service, vault)?;
+        match stored {
+            Stored::Stays => return Ok(View::Erasures(Vec::new())),
+            Stored::Kept => self.keep_erasing(vault),
+            Stored::Erased => self.ask_erasures(service, vault),
+        }
+        .map_err(|failure| not_asked(failure, service, stored))?;
+        let mut views = self.erasure_views()?;
+        views.retain(|view| vault.is_none_or(|vault| view.vault == Some(vault.to_string())));
+        Ok(View::Erasures(views))
+    }
+
+    /// Withdraws: here at once, then at the cell.
+    fn withdraw(&self, service: ServiceCode, vault: Option<VaultId>) -> Result<(), Failure> {
+        let sets = self.store().sets()?;
         let waits = self.store().withdrawals()?;
         let unanswered = self.store().is_unanswered(service)?;
         let length = self.with_chain(|chain| chain.view().next_sequence());
@@ -413,15 +455,14 @@ impl Engine {
             }
         }
         if self.store().withdrawals()?.is_empty() {
-            return self.consent_list();
+            return Ok(());
         }
         self.errand(Purpose::Consent)
             .and_then(|api| {
                 self.sync_chain(&api)?;
                 self.tell_withdrawals(&api)
             })
-            .map_err(|failure| told_later(failure, service))?;
-        self.consent_list()
+            .map_err(|failure| told_later(failure, service))
     }
 
     /// Consents of this device, as it knows them. Sends nothing.
@@ -477,6 +518,33 @@ impl Engine {
             }
         });
         Ok(list.collect())
+    }
+}
+
+/// The service is off, and what becomes of what was stored could not be said.
+fn not_asked(failure: Failure, service: ServiceCode, stored: Stored) -> Failure {
+    if failure.kind == FailureKind::Integrity {
+        return failure;
+    }
+    let name = service.name();
+    let flag = if stored == Stored::Erased {
+        "--erase"
+    } else {
+        "--keep"
+    };
+    let hint = failure
+        .hint
+        .filter(|_| failure.kind == FailureKind::Policy)
+        .unwrap_or_else(|| {
+            format!("run `candor consent off {name} {flag}` again when the cell can be reached")
+        });
+    Failure {
+        sentence: format!(
+            "{name} is off, but nothing was changed about what is stored: {}",
+            failure.sentence
+        ),
+        hint: Some(hint),
+        ..failure
     }
 }
 

@@ -379,12 +379,18 @@ impl DeviceStore {
         })
     }
 
-    /// Gives a set its vault. A set never changes its vault.
-    pub fn assign_vault(&mut self, name: &str, vault: VaultId) -> Result<(), DeviceStoreError> {
+    /// Gives a set its vault, instead of the one that it had. A set changes its vault only when that is erased.
+    pub fn assign_vault(
+        &mut self,
+        name: &str,
+        vault: VaultId,
+        instead_of: Option<VaultId>,
+    ) -> Result<(), DeviceStoreError> {
+        let before = instead_of.as_ref().map(|vault| vault.as_bytes());
         self.change_set(
             name,
-            "UPDATE backup_set SET vault = ?2 WHERE name = ?1 AND vault IS NULL",
-            params![name, vault.as_bytes()],
+            "UPDATE backup_set SET vault = ?2 WHERE name = ?1 AND vault IS ?3",
+            params![name, vault.as_bytes(), before],
         )
     }
 
@@ -699,10 +705,10 @@ mod tests {
             Err(DeviceStoreError::SetExists { .. })
         ));
         let vault = VaultId::from_bytes([7; 16]);
-        store.assign_vault("one", vault).unwrap();
+        store.assign_vault("one", vault, None).unwrap();
         assert!(
             store
-                .assign_vault("one", VaultId::from_bytes([8; 16]))
+                .assign_vault("one", VaultId::from_bytes([8; 16]), None)
                 .is_err()
         );
         store.run_began("one", Millis(9)).unwrap();

@@ -228,7 +228,12 @@ impl Engine {
                 token,
                 answered,
             } => self.consent_give(&service, &sets, &token, answered),
-            Command::ConsentOff { service, set } => self.consent_off(&service, set.as_deref()),
+            Command::ConsentOff {
+                service,
+                set,
+                stored,
+            } => self.consent_off(&service, set.as_deref(), stored),
+            Command::AccountDelete { cancel } => self.account_delete(cancel),
             Command::ConsentReceipt { id } => self.consent_receipt(&id, cancel),
             Command::BackupAdd {
                 name,

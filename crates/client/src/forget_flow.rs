@@ -146,7 +146,7 @@ impl Engine {
         Ok(found?)
     }
 
-    fn retention_days(&self) -> Result<u32, Failure> {
+    pub(crate) fn retention_days(&self) -> Result<u32, Failure> {
         self.with_chain(|chain| chain.keyring().current().retention_days)
             .ok_or_else(unknown_chain)
     }

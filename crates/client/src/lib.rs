@@ -30,6 +30,7 @@ mod bridge;
 mod browse_flow;
 mod consent_flow;
 mod durable;
+mod erase_flow;
 mod events;
 mod failure;
 mod forget_flow;

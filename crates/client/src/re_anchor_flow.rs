@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use candor_log::checkpoint::SignedCheckpoint;
 use candor_vault::report::Cancel;
+use candor_wire::VaultId;
 use candor_wire::api::ErrorCode;
 use candor_wire::chain::Record;
 use candor_wire::consent_record::ServiceCode;
@@ -343,7 +344,14 @@ impl Engine {
     ) -> Result<(Vec<HeadChange>, Vec<RememberedHead>), Failure> {
         let (mut older, mut shown_now) = (Vec::new(), Vec::new());
         let known = self.with_chain(|own| own.view().clone());
-        for seen in self.memory.heads() {
+        let is_erased = |vault: &VaultId| {
+            let own = known
+                .as_ref()
+                .is_some_and(|own| own.erasure_of(Some(vault)).is_some());
+            own || chain.view().erasure_of(Some(vault)).is_some()
+        };
+        let heads = self.memory.heads().into_iter();
+        for seen in heads.filter(|seen| !is_erased(&seen.vault)) {
             let shown = self
                 .runtime
                 .block_on(api.read_head(self.facts.account, seen.vault));
@@ -635,5 +643,7 @@ const fn kind_name(kind: Kind) -> &'static str {
         Kind::ConsentGiven => "a consent",
         Kind::ConsentWithdrawn => "a withdrawal of consent",
         Kind::ReAnchored => "an older state was accepted",
+        Kind::ErasureAsked => "an erasure was asked for",
+        Kind::ErasureCancelled => "an erasure was taken back",
     }
 }

@@ -1,6 +1,7 @@
 //! Receipts and proofs as a stranger checks them: from files alone, without an account, a cell or a
 //! network. [`crate::commands::Command::ConsentReceipt`] is what makes a receipt.
 
+use candor_log::erasure_receipt::{self, ErasureReceipt, ErasureReceiptError};
 use candor_log::fork::Misbehaviour;
 use candor_log::leaf::Leaf;
 use candor_log::policy::{Policy, Standing};
@@ -121,6 +122,92 @@ pub struct ReceiptFileView {
     pub text: String,
     /// What it says.
     pub receipt: ReceiptView,
+}
+
+/// What a valid receipt of an erasure says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErasureReceiptView {
+    /// The statement that asked for it.
+    pub asked: String,
+    /// Whose data: a random id.
+    pub account: String,
+    /// The vault; `None` for the whole account.
+    pub vault: Option<String>,
+    /// Who runs the cell.
+    pub controller: String,
+    /// Where the cell kept the data.
+    pub region: String,
+    /// The cell's id.
+    pub cell: String,
+    /// When it was asked for, by the cell's clock, milliseconds UTC.
+    pub asked_ms: i64,
+    /// When everything was gone, by the cell's clock, milliseconds UTC.
+    pub erased_ms: i64,
+    /// How many objects were erased.
+    pub objects: u64,
+    /// How many bytes they had.
+    pub bytes: u64,
+    /// How many consent records were erased.
+    pub consents: u64,
+    /// Name of the log.
+    pub log: String,
+    /// Key of the log, in C2SP's text form.
+    pub log_key: String,
+    /// Place in the log.
+    pub index: u64,
+    /// Entries of the tree that the proof leads to.
+    pub size: u64,
+    /// Who vouches for the log.
+    pub standing: StandingView,
+}
+
+/// A receipt of an erasure that was just made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErasureReceiptFileView {
+    /// The receipt in its text form.
+    pub text: String,
+    /// What it says.
+    pub receipt: ErasureReceiptView,
+}
+
+/// Whether a text is, by its first line, a receipt of an erasure and not of a consent.
+pub fn is_erasure_receipt(text: &str) -> bool {
+    erasure_receipt::is_erasure_receipt(text)
+}
+
+/// Checks a receipt of an erasure, as [`verify_receipt`] does one of a consent.
+///
+/// # Errors
+/// As for [`verify_receipt`].
+pub fn verify_erasure_receipt(
+    text: &str,
+    policy: Option<&[u8]>,
+) -> Result<ErasureReceiptView, Failure> {
+    let receipt = ErasureReceipt::from_text(text).map_err(|error| text_failure(&error))?;
+    let parsed = parse_policy(policy.unwrap_or(NOBODY))?;
+    let verified = receipt.verify(&parsed).map_err(|error| match &error {
+        ErasureReceiptError::Proof(refusal) => proof_failure(refusal),
+        _ => invalid(&error),
+    })?;
+    let erasure = &verified.erasure;
+    Ok(ErasureReceiptView {
+        asked: erasure.asked.to_string(),
+        account: erasure.account.to_string(),
+        vault: erasure.vault.map(|vault| vault.to_string()),
+        controller: verified.controller.clone(),
+        region: verified.region.clone(),
+        cell: erasure.cell.to_string(),
+        asked_ms: erasure.asked_at.0,
+        erased_ms: erasure.erased_at.0,
+        objects: erasure.objects,
+        bytes: erasure.bytes,
+        consents: erasure.consents,
+        log: verified.log.name().to_owned(),
+        log_key: verified.log.to_string(),
+        index: verified.index,
+        size: verified.tree_size,
+        standing: standing_view(verified.standing.clone(), &parsed, policy.is_some()),
+    })
 }
 
 /// Checks a receipt in its text form. Without a policy, whoever made the receipt is believed about nothing
@@ -273,6 +360,10 @@ fn receipt_failure(error: &ReceiptError) -> Failure {
     if let ReceiptError::Proof(refusal) = error {
         return proof_failure(refusal);
     }
+    invalid(error)
+}
+
+fn invalid(error: &(dyn core::error::Error + 'static)) -> Failure {
     Failure::new(FailureKind::Integrity, "the receipt is not valid")
         .with_hint("somebody changed it, or made it up: it proves nothing")
         .because(error)

@@ -17,6 +17,9 @@ impl Engine {
         statement: &str,
         cancel: &Cancel,
     ) -> Result<View, Failure> {
+        if let Some(asked) = self.erasure_named(statement) {
+            return self.erasure_receipt(asked, cancel);
+        }
         let View::LogProof(proven) = self.log_prove(statement, cancel)? else {
             return Err(Failure::new(
                 FailureKind::Failed,
@@ -47,7 +50,7 @@ impl Engine {
         if record.kind != Kind::ConsentGiven {
             return Err(Failure::new(
                 FailureKind::Usage,
-                "that statement is not a consent, and there are receipts of consents alone",
+                "that statement is not a consent, and there are receipts of consents and of erasures alone",
             )
             .with_hint(
                 "`candor consent history` lists the consents; `candor log prove` proves the others",

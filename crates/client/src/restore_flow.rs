@@ -21,6 +21,7 @@ use crate::api::Api;
 use crate::backup_flow::tell_problems;
 use crate::commands::{Event, Failure, FailureKind, RestoredView, SnapshotView, View};
 use crate::engine::{Engine, VaultHold};
+use crate::erase_flow;
 use crate::events::{Events, Meter, pump};
 use crate::failure;
 use crate::path_text::PathText;
@@ -130,13 +131,15 @@ impl<'e> Session<'e> {
         })
     }
 
-    /// Every vault on the chain whose keys this device holds.
+    /// Every vault on the chain whose keys this device holds, but for those that are erased by now.
     pub(crate) fn vaults(&self) -> Result<Vec<VaultId>, Failure> {
         let view = self.engine.view()?;
+        let (days, now) = (self.engine.retention_days()?, self.engine.now());
         let keys = self.engine.keys();
         Ok(view
             .vaults()
             .filter(|vault| keys.keys(Some(*vault)).is_some())
+            .filter(|vault| !erase_flow::is_gone(&view, vault, days, now))
             .collect())
     }
 

@@ -289,6 +289,7 @@ impl Engine {
                     .to_owned(),
             );
         }
+        out.extend(self.erasure_warnings()?);
         for set in sets {
             out.extend(self.set_warnings(set)?);
         }

@@ -18,6 +18,7 @@ use crate::api::{Api, ApiError};
 use crate::bridge::CellObjects;
 use crate::commands::{Failure, FailureKind};
 use crate::engine::Engine;
+use crate::erase_flow;
 use crate::events::Events;
 use crate::memory::RememberedHead;
 
@@ -73,6 +74,9 @@ impl Engine {
     ) -> Result<Option<KnownHead>, Failure> {
         let account = self.facts.account;
         let Some(signed) = self.runtime.block_on(api.read_head(account, vault))? else {
+            if let Some((asked, entry)) = view.erasure_of(Some(&vault)) {
+                return Err(erase_flow::erased(asked, entry));
+            }
             self.memory.check_head(&vault, None)?;
             return Ok(None);
         };

@@ -1,7 +1,8 @@
 //! What a person is told before they consent, and the record that holds them and us to it.
 //!
-//! Notices are versioned text files in this crate. A record holds the hash of the text as it was
-//! shown, blanks filled in, so an old notice can always be shown again and compared.
+//! Notices are versioned text files in this crate, and one that was shown to people stays here when a newer one
+//! takes its place. A record holds the hash of the text as it was shown, blanks filled in, so an old notice can
+//! always be shown again and compared.
 
 use candor_wire::cell::CellKeys;
 use candor_wire::consent_record::{
@@ -28,7 +29,7 @@ const BACKUP_EN: Notice = Notice {
     language: "en",
     purpose: "backup/1",
     purpose_text: include_str!("../notices/backup.purpose.txt"),
-    template: include_str!("../notices/backup.en.txt"),
+    template: include_str!("../notices/backup.en.2.txt"),
     how_to_withdraw: "candor consent off backup",
 };
 

@@ -6,7 +6,9 @@
 //! crates that implement part of them stay behind [`note`], [`tree`] and [`tile`]. What is ours is the
 //! entry, the state map and the proof of a fork: `docs/formats/log.md`.
 
+mod armor;
 pub mod checkpoint;
+pub mod erasure_receipt;
 pub mod fork;
 pub mod leaf;
 pub mod monitor;

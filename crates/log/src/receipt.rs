@@ -13,8 +13,6 @@
 
 mod json_ld;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use candor_wire::cbor::{self, Canonical, CodecError};
 use candor_wire::cell::{
     Acknowledgement, CELL_KEYS_MAX, CellError, CellKeyring, CellKeys, SignedAcknowledgement,
@@ -26,6 +24,8 @@ use candor_wire::sign::{BadSignature, Ed25519Public, PublicKey};
 use candor_wire::statement::{Body, Parsed, Statement};
 use candor_wire::{AccountId, CellId, Millis, StatementId};
 
+pub use crate::armor::ReceiptTextError;
+use crate::armor::{Armor, text_max_bytes};
 use crate::checkpoint::{CHECKPOINT_MAX_BYTES, CheckpointError, SignedCheckpoint};
 use crate::leaf::Leaf;
 use crate::note::{KeyKind, VerifierKey};
@@ -41,13 +41,13 @@ pub const RECEIPT_MAX_BYTES: usize =
     CELL_KEYS_MAX * 2304 + STATEMENT_MAX_BYTES + CHECKPOINT_MAX_BYTES + 4096 + 16 * 1024;
 
 /// Longest text around and with a receipt, in bytes: its base64 with line ends, and a mail around it.
-pub const RECEIPT_TEXT_MAX_BYTES: usize = RECEIPT_MAX_BYTES / 3 * 4 + 128 * 1024;
+pub const RECEIPT_TEXT_MAX_BYTES: usize = text_max_bytes(RECEIPT_MAX_BYTES);
 
-const BEGIN: &str = "-----BEGIN CANDOR CONSENT RECEIPT-----";
-const END: &str = "-----END CANDOR CONSENT RECEIPT-----";
-
-/// Letters in a line of the text form: what RFC 7468 asks for.
-const LINE_LETTERS: usize = 64;
+const ARMOR: Armor = Armor {
+    begin: "-----BEGIN CANDOR CONSENT RECEIPT-----",
+    end: "-----END CANDOR CONSENT RECEIPT-----",
+    max_bytes: RECEIPT_MAX_BYTES,
+};
 
 /// A consent, and everything that proves it.
 #[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
@@ -82,30 +82,28 @@ impl Canonical for Receipt {
     const MAX_BYTES: usize = RECEIPT_MAX_BYTES;
 }
 
-/// A text is not a receipt.
+/// A checkpoint is not one of the cell's log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReceiptTextError {
-    /// Longer than [`RECEIPT_TEXT_MAX_BYTES`].
-    #[error("a receipt's text has at most {RECEIPT_TEXT_MAX_BYTES} bytes, not {bytes}")]
-    TooLong {
-        /// How long it is.
-        bytes: usize,
-    },
-    /// One of the two lines around a receipt is missing.
-    #[error("there is no line `{line}`")]
-    NoLine {
-        /// The line.
-        line: &'static str,
-    },
-    /// More than one receipt.
-    #[error("there is more than one receipt")]
-    Several,
-    /// What is between the two lines is not base64.
-    #[error("the receipt is damaged: it was not copied completely")]
-    Base64,
-    /// What it holds is not a receipt.
-    #[error("the receipt cannot be read")]
-    Content(#[source] CodecError),
+pub enum LogKeyError {
+    /// The cell's keys cannot be read.
+    #[error("the cell's keys in the receipt cannot be believed")]
+    Keys(#[source] CellError),
+    /// It is of another log.
+    #[error("the proof in the receipt is of another log than the cell's")]
+    OtherLog,
+    /// None of the cell's log keys signed it, or one of them not validly.
+    #[error("the checkpoint in the receipt is not signed by the cell's log")]
+    Signature(#[source] CheckpointError),
+}
+
+impl From<LogKeyError> for ReceiptError {
+    fn from(error: LogKeyError) -> Self {
+        match error {
+            LogKeyError::Keys(source) => Self::Keys(source),
+            LogKeyError::OtherLog => Self::OtherLog,
+            LogKeyError::Signature(source) => Self::LogKey(source),
+        }
+    }
 }
 
 /// A receipt proves nothing.
@@ -198,45 +196,13 @@ impl Receipt {
 
     /// The text form, which can be mailed and printed.
     pub fn to_text(&self) -> String {
-        let encoded = STANDARD.encode(self.encode());
-        let mut text = format!("{BEGIN}\n");
-        let mut rest = encoded.as_str();
-        while !rest.is_empty() {
-            let (line, more) = rest.split_at(rest.len().min(LINE_LETTERS));
-            text.push_str(line);
-            text.push('\n');
-            rest = more;
-        }
-        text.push_str(END);
-        text.push('\n');
-        text
+        ARMOR.to_text(&self.encode())
     }
 
     /// Reads the text form. What stands before and after it, white space at the ends of lines, and where
     /// the lines break are ignored: mail changes them.
     pub fn from_text(text: &str) -> Result<Self, ReceiptTextError> {
-        if text.len() > RECEIPT_TEXT_MAX_BYTES {
-            return Err(ReceiptTextError::TooLong { bytes: text.len() });
-        }
-        let mut lines = text.lines().map(str::trim);
-        if !lines.any(|line| line == BEGIN) {
-            return Err(ReceiptTextError::NoLine { line: BEGIN });
-        }
-        let mut encoded = String::new();
-        loop {
-            match lines.next() {
-                None => return Err(ReceiptTextError::NoLine { line: END }),
-                Some(END) => break,
-                Some(line) => encoded.push_str(line),
-            }
-        }
-        if lines.any(|line| line == BEGIN) {
-            return Err(ReceiptTextError::Several);
-        }
-        let bytes = STANDARD
-            .decode(encoded)
-            .map_err(|_| ReceiptTextError::Base64)?;
-        Self::decode(&bytes).map_err(ReceiptTextError::Content)
+        Self::decode(&ARMOR.read(text)?).map_err(ReceiptTextError::Content)
     }
 
     /// Checks everything that the receipt says.
@@ -260,7 +226,7 @@ impl Receipt {
         if proof.extra.is_some() {
             return Err(ReceiptError::Extra);
         }
-        let log = self.log_that_signed(&proof.checkpoint)?;
+        let log = log_that_signed(&self.keys, &proof.checkpoint)?;
         let leaf = Leaf::statement(&parsed.entry.label, &parsed.id);
         let standing = proof
             .verify(&leaf.hash(), policy)
@@ -277,32 +243,35 @@ impl Receipt {
             standing,
         })
     }
+}
 
-    /// The one of the cell's log keys that signed the checkpoint, by the generation that names its log. A
-    /// cell that was restored from a backup has had several logs. The keyring was verified before.
-    fn log_that_signed(&self, checkpoint: &SignedCheckpoint) -> Result<VerifierKey, ReceiptError> {
-        let mut signed = Err(ReceiptError::OtherLog);
-        for one in &self.keys {
-            let keys: CellKeys = cbor::decode(&one.keys)
-                .map_err(|error| ReceiptError::Keys(CellError::Codec(error)))?;
-            let origin = keys.log_origin();
-            let Some(key) = keys.log.filter(|_| checkpoint.origin() == origin) else {
-                continue;
-            };
-            let key = VerifierKey::new(&origin, KeyKind::Log, key)
-                .map_err(|_| ReceiptError::LogKey(CheckpointError::Key))?;
-            match checkpoint.is_signed_by(&key) {
-                Ok(()) => signed = Ok(key),
-                Err(CheckpointError::NotSigned) if signed.is_ok() => {}
-                Err(error @ CheckpointError::NotSigned) => {
-                    signed = Err(ReceiptError::LogKey(error));
-                }
-                // A line in a key's name that is not by the key spoils the checkpoint.
-                Err(error) => return Err(ReceiptError::LogKey(error)),
+/// The one of the cell's log keys that signed the checkpoint, by the generation that names its log. A
+/// cell that was restored from a backup has had several logs. The keyring was verified before.
+pub(crate) fn log_that_signed(
+    all: &[SignedCellKeys],
+    checkpoint: &SignedCheckpoint,
+) -> Result<VerifierKey, LogKeyError> {
+    let mut signed = Err(LogKeyError::OtherLog);
+    for one in all {
+        let keys: CellKeys =
+            cbor::decode(&one.keys).map_err(|error| LogKeyError::Keys(CellError::Codec(error)))?;
+        let origin = keys.log_origin();
+        let Some(key) = keys.log.filter(|_| checkpoint.origin() == origin) else {
+            continue;
+        };
+        let key = VerifierKey::new(&origin, KeyKind::Log, key)
+            .map_err(|_| LogKeyError::Signature(CheckpointError::Key))?;
+        match checkpoint.is_signed_by(&key) {
+            Ok(()) => signed = Ok(key),
+            Err(CheckpointError::NotSigned) if signed.is_ok() => {}
+            Err(error @ CheckpointError::NotSigned) => {
+                signed = Err(LogKeyError::Signature(error));
             }
+            // A line in a key's name that is not by the key spoils the checkpoint.
+            Err(error) => return Err(LogKeyError::Signature(error)),
         }
-        signed
     }
+    signed
 }
 
 /// The record in a statement, if it is one that can hold at this cell.

@@ -63,6 +63,7 @@ pub(crate) struct Names {
     vault: Option<VaultId>,
     object: Option<ObjectId>,
     root: Option<[u8; 32]>,
+    receipt: Option<[u8; 32]>,
 }
 
 /// What lets a request through.
@@ -105,6 +106,12 @@ impl Admitted {
 
     pub(crate) fn vault(&self) -> Result<VaultId, Refusal> {
         self.names.vault.ok_or_else(|| ErrorCode::Malformed.into())
+    }
+
+    pub(crate) fn receipt(&self) -> Result<[u8; 32], Refusal> {
+        self.names
+            .receipt
+            .ok_or_else(|| ErrorCode::Malformed.into())
     }
 
     pub(crate) fn object(&self) -> Result<ObjectId, Refusal> {
@@ -180,6 +187,7 @@ fn names(pattern: &str, path: &str) -> Option<Names> {
             "{vault}" => names.vault = Some(segment.parse().ok()?),
             "{object}" => names.object = Some(segment.parse().ok()?),
             "{root}" => names.root = Some(from_hex(segment)?),
+            "{receipt}" => names.receipt = Some(from_hex(segment)?),
             literal if literal == segment => {}
             _ => return None,
         }

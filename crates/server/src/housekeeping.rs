@@ -1,5 +1,5 @@
 //! What the cell does by itself: forgets nonces that can no longer be repeated, and takes away uploads that
-//! never came, and what a head condemned once its retention window is over.
+//! never came, what a head condemned once its retention window is over, and what people asked to be erased.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use candor_wire::limits::NONCE_KEPT_SECONDS;
 use candor_wire::time::DAY_MS;
 
+use crate::erasures;
 use crate::log::{Count, Event, Field};
 use crate::shared::Shared;
 
@@ -47,7 +48,7 @@ async fn run(shared: Weak<Shared>) {
 }
 
 /// One round. What fails is tried again in the next.
-pub(crate) async fn sweep(shared: &Shared) {
+pub(crate) async fn sweep(shared: &Arc<Shared>) {
     let now = shared.clock.now();
     let before = now.plus_ms(-(NONCE_KEPT_SECONDS + ROUNDING_SECONDS) * 1000);
     let mut nonces = 0;
@@ -75,7 +76,12 @@ pub(crate) async fn sweep(shared: &Shared) {
             break;
         }
     }
-    let mut objects = 0;
+    let erasures = if shared.transparency.is_current() {
+        erasures::sweep(shared, now).await
+    } else {
+        erasures::Swept::default()
+    };
+    let mut objects = erasures.objects;
     while let Ok(keys) = shared.records.releasing(now, BATCH_MAX_ROWS).await {
         let (listed, before) = (keys.len(), objects);
         for key in keys {
@@ -86,12 +92,17 @@ pub(crate) async fn sweep(shared: &Shared) {
             break;
         }
     }
-    if nonces + condemned + objects > 0 {
+    if nonces + condemned + objects + erasures.finished > 0 {
         let (nonces, objects) = (Count(nonces), Count(objects));
+        let finished = Count(erasures.finished);
         shared.log.line(
             now,
             Event::Swept,
-            &[(Field::Nonces, &nonces), (Field::Objects, &objects)],
+            &[
+                (Field::Nonces, &nonces),
+                (Field::Objects, &objects),
+                (Field::Erasures, &finished),
+            ],
         );
     }
 }

@@ -12,6 +12,7 @@ mod body;
 mod cell;
 pub mod clock;
 mod config;
+mod erasures;
 mod gate;
 mod handlers;
 mod housekeeping;

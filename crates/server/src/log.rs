@@ -104,6 +104,8 @@ names!(
         Nonces => "nonces",
         /// How many objects.
         Objects => "objects",
+        /// How many erasures were finished.
+        Erasures => "erasures",
     }
 );
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use candor_store::{ObjectKey, ObjectState, Objects, Records, Store};
+use candor_store::{Erasures, ObjectKey, ObjectState, Objects, Records, Store};
 use candor_wire::api::CellDescription;
 use candor_wire::cbor;
 use candor_wire::cell::{
     Acknowledgement, CELL_FORMAT_VERSION, CellKeyring, SignedAcknowledgement, authority,
 };
+use candor_wire::erasure::{Erasure, SignedErasure};
 use candor_wire::ids::{AccountId, DeviceId, Link, StatementId};
 use candor_wire::sign::{Ed25519Public, Ed25519Secret};
 use candor_wire::time::Millis;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) authority: String,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) objects: Arc<dyn Objects>,
+    pub(crate) erasures: Arc<dyn Erasures>,
     pub(crate) views: Views,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) log: Log,
@@ -111,6 +113,7 @@ impl Shared {
             keyring,
             records: store.records(),
             objects: store.objects(),
+            erasures: store.erasures(),
             views: Views::new(),
             clock: options.clock,
             log: options.log,
@@ -156,6 +159,11 @@ impl Shared {
             time,
         };
         SignedAcknowledgement::sign(&acknowledgement, &self.acknowledgement)
+    }
+
+    /// Signs a receipt. It may leave the cell only once everything that it names is gone, durably.
+    pub(crate) fn sign_erasure(&self, erasure: &Erasure) -> SignedErasure {
+        SignedErasure::sign(erasure, &self.acknowledgement)
     }
 
     /// Whoever puts an object in place, or takes it away, holds this.

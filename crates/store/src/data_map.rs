@@ -184,4 +184,36 @@ pub const COLUMNS: &[Column] = &[
         "inputs",
         "what changed in it: keys and values, to be published",
     ),
+    enforced("erasures", "asked", "id of the statement that asked for it"),
+    policy("erasures", "account", "whose data"),
+    policy(
+        "erasures",
+        "vault",
+        "which vault; none for the whole account, and none once it is erased",
+    ),
+    enforced(
+        "erasures",
+        "receipt_name",
+        "name of the receipt, an HMAC that others cannot guess",
+    ),
+    policy(
+        "erasures",
+        "asked_at",
+        "when the cell took the wish, milliseconds",
+    ),
+    policy(
+        "erasures",
+        "due_at",
+        "when it is to be erased, milliseconds",
+    ),
+    policy("erasures", "state", "1 waits, 2 began, 3 done"),
+    policy("erasures", "objects", "how many objects there were"),
+    policy("erasures", "bytes", "how many bytes they had"),
+    policy(
+        "erasures",
+        "consents",
+        "how many consent records were erased",
+    ),
+    policy("erasures", "erased_at", "when it was done, milliseconds"),
+    enforced("erasures", "receipt", "the signed receipt and its salt"),
 ];

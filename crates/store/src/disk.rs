@@ -254,6 +254,27 @@ impl Objects for DiskObjects {
         }))
     }
 
+    fn erase(
+        &self,
+        account: AccountId,
+        vault: Option<VaultId>,
+    ) -> Pending<'_, Result<(), ObjectsError>> {
+        let durable = Arc::clone(&self.durable);
+        let mut directory = self.root.join(account.to_string());
+        if let Some(vault) = vault {
+            directory.push(vault.to_string());
+        }
+        Box::pin(blocking("erase a directory of objects", move || {
+            remove_tree(&directory, &durable)?;
+            // The account's directory may never have been made; then its parent says so.
+            let parents = directory.ancestors().skip(1);
+            let existing = parents
+                .map(Path::to_path_buf)
+                .find(|parent| parent.exists());
+            existing.map_or(Ok(()), |parent| sys::sync_directory(&parent))
+        }))
+    }
+
     fn list(
         &self,
         account: AccountId,
@@ -411,6 +432,25 @@ fn remove_unfinished_in(fan: &Path) -> Result<u64, ObjectsError> {
         }
     }
     Ok(removed)
+}
+
+/// Removes a directory and everything in it, the innermost first. One that is not there is fine.
+fn remove_tree(directory: &Path, durable: &DurableDirectories) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path(), durable)?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    sys::sync_directory(directory)?;
+    durable.forget(directory);
+    fs::remove_dir(directory)
 }
 
 async fn blocking<T: Send + 'static>(

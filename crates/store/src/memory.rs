@@ -1,6 +1,7 @@
 //! The ports in memory: for tests, and as the shortest statement of what the ports mean. Nothing
 //! survives the process. The conformance suites hold the real engines and these to the same rules.
 
+mod erasures;
 mod log;
 
 use core::ops::Range;
@@ -11,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use candor_wire::limits::HAS_MAX_IDS;
-use candor_wire::{AccountId, DeviceId, Millis, ObjectId, VaultId, ids::RequestNonce};
+use candor_wire::{AccountId, DeviceId, Millis, ObjectId, StatementId, VaultId, ids::RequestNonce};
 use futures_core::Stream;
 
 use crate::Pending;
@@ -104,6 +105,17 @@ impl Objects for MemoryObjects {
         ready(Ok(()))
     }
 
+    fn erase(
+        &self,
+        account: AccountId,
+        vault: Option<VaultId>,
+    ) -> Pending<'_, Result<(), ObjectsError>> {
+        locked(&self.0).retain(|key, _| {
+            key.account != account || vault.is_some_and(|vault| vault != key.vault)
+        });
+        ready(Ok(()))
+    }
+
     fn list(
         &self,
         account: AccountId,
@@ -141,6 +153,7 @@ struct Tables {
     nonces: BTreeSet<(DeviceId, RequestNonce)>,
     nonces_by_time: BTreeSet<(Millis, DeviceId, RequestNonce)>,
     log: Log,
+    erasures: BTreeMap<StatementId, erasures::Row>,
 }
 
 impl Tables {
@@ -235,9 +248,11 @@ impl Tables {
         self.writable(append.account)?;
         match self.tip(append.account) {
             Some(tip) if tip != append.expected => Ok(AppendOutcome::Conflict(tip)),
+            _ if self.comes_too_late(&append.erasures) => Ok(AppendOutcome::ErasureBegun),
             _ => {
                 self.log.queue(&append.entries, append.now)?;
                 self.log.mark_changed(append.account);
+                self.change_erasures(append.account, &append.erasures);
                 self.chains
                     .entry(append.account)
                     .or_default()

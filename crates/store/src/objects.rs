@@ -187,6 +187,18 @@ pub trait Objects: Send + Sync + 'static {
     /// [`ObjectsError::Io`].
     fn delete(&self, key: ObjectKey) -> Pending<'_, Result<(), ObjectsError>>;
 
+    /// Removes every object of a vault, or of a whole account (`None`), with what unfinished writes left and the
+    /// directories themselves. When this returns, none of it comes back after a loss of power. Nothing may be put
+    /// there meanwhile.
+    ///
+    /// # Errors
+    /// [`ObjectsError::Io`].
+    fn erase(
+        &self,
+        account: AccountId,
+        vault: Option<VaultId>,
+    ) -> Pending<'_, Result<(), ObjectsError>>;
+
     /// Up to `limit` objects of a vault whose names come after `after`, in the order of their
     /// names. Fewer than `limit` means that there are no more. What is put or deleted meanwhile may
     /// or may not be in it.

@@ -11,6 +11,7 @@ use candor_wire::time::DAY_MS;
 use candor_wire::{AccountId, DeviceId, Millis, ObjectId, StatementId, VaultId, ids::Link};
 
 use crate::Pending;
+use crate::erasures::ErasureChange;
 use crate::log::LogEntry;
 use crate::objects::{Fault, ObjectKey};
 
@@ -216,6 +217,8 @@ pub struct ChainAppend {
     pub rows: Vec<ChainRow>,
     /// Entries for the transparency log, queued in the same commit.
     pub entries: Vec<LogEntry>,
+    /// What the rows ask to be erased, or take back, in their order.
+    pub erasures: Vec<ErasureChange>,
     /// The present time.
     pub now: Millis,
 }
@@ -227,6 +230,8 @@ pub enum AppendOutcome {
     Appended(ChainTip),
     /// The chain ends here instead. Nothing was changed.
     Conflict(ChainTip),
+    /// The rows cancel an erasure that has begun. Nothing was changed.
+    ErasureBegun,
 }
 
 /// Consecutive rows of a chain.

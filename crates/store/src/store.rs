@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::DiskObjects;
+use crate::erasures::Erasures;
 use crate::log::{LogFiles, LogFilesError, LogRecords};
 use crate::log_disk::DiskLogFiles;
 use crate::objects::{Objects, ObjectsError};
@@ -130,6 +131,11 @@ impl Store {
     /// The log's published files.
     pub fn log_files(&self) -> Arc<dyn LogFiles> {
         Arc::clone(&self.log_files) as Arc<dyn LogFiles>
+    }
+
+    /// What people asked to be erased, in the same database as the records.
+    pub fn erasures(&self) -> Arc<dyn Erasures> {
+        Arc::clone(&self.records) as Arc<dyn Erasures>
     }
 
     /// The objects.

@@ -9,9 +9,10 @@ use crate::cbor::Canonical;
 use crate::cell::{InvitationRight, SignedAcknowledgement, SignedCellKeys};
 use crate::chain::Record;
 use crate::consent_record::ServiceCode;
+use crate::erasure::SignedErasure;
 use crate::errand::Purpose;
 use crate::head::{HeadHash, SignedHead};
-use crate::ids::{AccountId, Link, ObjectId};
+use crate::ids::{AccountId, Link, ObjectId, Salt};
 use crate::limits::{BODY_MAX_BYTES, OBJECT_MAX_BYTES};
 use crate::time::Millis;
 
@@ -75,6 +76,8 @@ pub enum EndpointId {
     ReadLog,
     /// The account's entry in the state map, with its proof.
     ReadState,
+    /// The receipt of an erasure.
+    ReadErasure,
 }
 
 /// Whose signature a request carries.
@@ -207,7 +210,12 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/v1/accounts/{account}/chain",
         caller: Caller::Device,
         grants: &[],
-        errands: &[Purpose::Consent, Purpose::Recover, Purpose::ReAnchor],
+        errands: &[
+            Purpose::Consent,
+            Purpose::Recover,
+            Purpose::ReAnchor,
+            Purpose::Erase,
+        ],
         write_only: true,
         request: BodyKind::Cbor("AppendChain"),
         reply: BodyKind::Cbor("Appended"),
@@ -317,6 +325,19 @@ pub const ENDPOINTS: &[Endpoint] = &[
         reply: BodyKind::Cbor("StateReply"),
         query: &[],
         summary: "The account's entry in the newest published version of the state map, with its proof.",
+    },
+    Endpoint {
+        id: EndpointId::ReadErasure,
+        method: Method::Get,
+        path: "/v1/erasures/{receipt}",
+        caller: Caller::Anybody,
+        grants: &[],
+        errands: NONE,
+        write_only: true,
+        request: BodyKind::Empty,
+        reply: BodyKind::Cbor("ErasureReply"),
+        query: &[],
+        summary: "The signed receipt of an erasure, for whoever knows its name.",
     },
 ];
 
@@ -466,6 +487,22 @@ pub struct SwapHead {
     pub rescued: Option<Vec<ObjectId>>,
 }
 body!(SwapHead, "a request to move a head");
+
+/// Reply of [`EndpointId::ReadErasure`].
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct ErasureReply {
+    /// Always [`API_VERSION`].
+    #[n(0)]
+    pub version: u8,
+    /// What the cell signed.
+    #[n(1)]
+    pub erasure: SignedErasure,
+    /// Opens the commitment in the log.
+    #[n(2)]
+    pub salt: Salt,
+}
+body!(ErasureReply, "a receipt of an erasure");
 
 /// Request of [`EndpointId::HasObjects`].
 #[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]

@@ -149,6 +149,9 @@ pub enum CellError {
     /// An acknowledgement is not valid.
     #[error("the cell's acknowledgement is not valid")]
     Acknowledgement,
+    /// A receipt of an erasure is not valid.
+    #[error("the cell's receipt of an erasure is not valid")]
+    Erasure,
 }
 
 /// All generations of one cell's keys, checked under its pinned root key.
@@ -197,15 +200,18 @@ impl CellKeyring {
             .expect("a keyring is never empty: `verify` refuses that")
     }
 
+    /// The generation of this number.
+    pub fn generation(&self, serial: u32) -> Option<&CellKeys> {
+        self.generations.iter().find(|keys| keys.serial == serial)
+    }
+
     /// Checks an acknowledgement by the generation that it names.
     pub fn check(&self, signed: &SignedAcknowledgement) -> Result<Acknowledgement, CellError> {
         let ack: Acknowledgement =
             cbor::decode(&signed.acknowledgement).map_err(CellError::Codec)?;
         let keys = self
-            .generations
-            .iter()
-            .find(|keys| keys.serial == ack.serial);
-        let keys = keys.ok_or(CellError::Acknowledgement)?;
+            .generation(ack.serial)
+            .ok_or(CellError::Acknowledgement)?;
         keys.acknowledgement
             .verify(
                 Domain::ACKNOWLEDGEMENT,

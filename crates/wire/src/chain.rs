@@ -12,7 +12,10 @@
 //!    matching grants of all devices; one by a write-only device ends its own.
 //! 5. A re-anchoring is signed by a full device, names the entry before it, and changes nothing else: it
 //!    is there to be seen.
-//! 6. An erased consent statement leaves a stub. A stub gives nothing. The stub of a withdrawal ends
+//! 6. Under an erasure that was asked for and not cancelled, of a vault or of the account, no consent holds and
+//!    none can be given. It is asked for by a full device (the account's also by its root), and cancelled by
+//!    either.
+//! 7. An erased consent statement leaves a stub. A stub gives nothing. The stub of a withdrawal ends
 //!    *every* earlier grant: whoever hides what was withdrawn must not bring it back to life.
 
 use std::collections::BTreeMap;
@@ -21,6 +24,7 @@ use crate::cbor::{self, CodecError};
 use crate::cell::{CellError, CellKeyring, SignedAcknowledgement};
 use crate::consent_record::{ConsentRecord, RecordFault, Withdrawal};
 use crate::epoch::EpochRecord;
+use crate::erasure::{ERASURE_VERSION, ErasureAsked, ErasureCancelled};
 use crate::ids::{AccountId, CellId, DeviceId, Link, StatementId, VaultId};
 use crate::limits::DEVICES_MAX;
 use crate::sign::PublicKey;
@@ -178,6 +182,23 @@ pub struct ConsentEntry {
     pub withdrawn: Option<Millis>,
 }
 
+/// An erasure that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErasureEntry {
+    /// Which vault; `None` for the whole account.
+    pub vault: Option<VaultId>,
+    /// Where it stands in the chain.
+    pub sequence: u64,
+    /// The device that asked; `None` for the root.
+    pub device: Option<DeviceId>,
+    /// When, by the signer's clock.
+    pub time: Millis,
+    /// When the cell acknowledged it; `None` while it has not.
+    pub acknowledged: Option<Millis>,
+    /// When it was taken back, if it was.
+    pub cancelled: Option<Millis>,
+}
+
 /// One line of an account's history, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryEntry {
@@ -199,6 +220,7 @@ pub struct AccountView {
     devices: BTreeMap<DeviceId, DeviceEntry>,
     epochs: BTreeMap<Option<VaultId>, EpochRecord>,
     consents: BTreeMap<StatementId, ConsentEntry>,
+    erasures: BTreeMap<StatementId, ErasureEntry>,
     history: Vec<HistoryEntry>,
     next_sequence: u64,
     tip: Link,
@@ -238,6 +260,7 @@ impl AccountView {
             devices: BTreeMap::new(),
             epochs: BTreeMap::new(),
             consents: BTreeMap::new(),
+            erasures: BTreeMap::new(),
             history: vec![HistoryEntry {
                 sequence: 0,
                 kind: Kind::Genesis,
@@ -358,6 +381,18 @@ impl AccountView {
                 self.withdraw(withdrawal, only, parsed.entry.time);
                 Ok(())
             }
+            Body::ErasureAsked(asked) => {
+                if role.is_some() || asked.vault.is_some() {
+                    only_full()?;
+                }
+                self.ask_erasure(asked, parsed, acknowledged)
+            }
+            Body::ErasureCancelled(cancelled) => {
+                if role.is_some() {
+                    only_full()?;
+                }
+                self.cancel_erasure(cancelled, parsed)
+            }
             Body::ReAnchored(accepted) => {
                 only_full()?;
                 if accepted.fits(sequence, &parsed.entry.previous) {
@@ -455,6 +490,12 @@ impl AccountView {
                 reason: "the consent names no known vault",
             });
         }
+        if self.erasure_of(record.vault.as_ref()).is_some() {
+            return Err(ChainError::Contradiction {
+                sequence,
+                reason: "the consent names what is being erased",
+            });
+        }
         let entry = ConsentEntry {
             record: record.clone(),
             sequence,
@@ -475,6 +516,59 @@ impl AccountView {
                 consent.withdrawn.get_or_insert(time);
             }
         }
+    }
+
+    fn ask_erasure(
+        &mut self,
+        asked: &ErasureAsked,
+        parsed: &Parsed,
+        acknowledged: Option<Millis>,
+    ) -> Result<(), ChainError> {
+        let sequence = parsed.entry.sequence;
+        let contradiction = |reason| Err(ChainError::Contradiction { sequence, reason });
+        if asked.version != ERASURE_VERSION {
+            return contradiction("the wish to erase has a version that is not accepted");
+        }
+        if asked.vault.is_some() && !self.epochs.contains_key(&asked.vault) {
+            return contradiction("what is to be erased is no known vault");
+        }
+        if self.erasure_of(asked.vault.as_ref()).is_some() {
+            return contradiction("it is being erased already");
+        }
+        for consent in self.consents.values_mut() {
+            if asked.vault.is_none() || consent.record.vault == asked.vault {
+                consent.withdrawn.get_or_insert(parsed.entry.time);
+            }
+        }
+        let entry = ErasureEntry {
+            vault: asked.vault,
+            sequence,
+            device: parsed.entry.signer,
+            time: parsed.entry.time,
+            acknowledged,
+            cancelled: None,
+        };
+        self.erasures.insert(parsed.id, entry);
+        Ok(())
+    }
+
+    fn cancel_erasure(
+        &mut self,
+        cancelled: &ErasureCancelled,
+        parsed: &Parsed,
+    ) -> Result<(), ChainError> {
+        let standing = self
+            .erasures
+            .get_mut(&cancelled.asked)
+            .filter(|entry| cancelled.version == ERASURE_VERSION && entry.cancelled.is_none());
+        let Some(entry) = standing else {
+            return Err(ChainError::Contradiction {
+                sequence: parsed.entry.sequence,
+                reason: "there is no such erasure to cancel",
+            });
+        };
+        entry.cancelled = Some(parsed.entry.time);
+        Ok(())
     }
 
     /// The account.
@@ -526,6 +620,26 @@ impl AccountView {
             .collect();
         all.sort_by_key(|(_, entry)| entry.sequence);
         all
+    }
+
+    /// All erasures that were ever asked for, by place in the chain.
+    pub fn erasures(&self) -> Vec<(StatementId, &ErasureEntry)> {
+        let mut all: Vec<_> = self
+            .erasures
+            .iter()
+            .map(|(id, entry)| (*id, entry))
+            .collect();
+        all.sort_by_key(|(_, entry)| entry.sequence);
+        all
+    }
+
+    /// The erasure that a vault is under, its own or the account's; with `None`, the account's.
+    pub fn erasure_of(&self, vault: Option<&VaultId>) -> Option<(StatementId, &ErasureEntry)> {
+        let standing = self.erasures.iter().find(|(_, one)| {
+            let covers = one.vault.is_none() || one.vault.as_ref() == vault;
+            one.cancelled.is_none() && covers
+        });
+        standing.map(|(id, entry)| (*id, entry))
     }
 
     /// Every entry, in order.

@@ -42,11 +42,14 @@ pub enum Purpose {
     /// Accept an older state, after the cell was restored from a backup.
     #[n(7)]
     ReAnchor,
+    /// Have a vault or the account erased, or take that back.
+    #[n(8)]
+    Erase,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Create,
         Self::List,
         Self::Recover,
@@ -54,6 +57,7 @@ impl Purpose {
         Self::Restore,
         Self::Verify,
         Self::ReAnchor,
+        Self::Erase,
     ];
 
     /// The name used in the ledger and in documents.
@@ -66,6 +70,7 @@ impl Purpose {
             Self::Restore => "restore",
             Self::Verify => "verify",
             Self::ReAnchor => "re-anchor",
+            Self::Erase => "erase",
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod cell;
 pub mod chain;
 pub mod consent_record;
 pub mod epoch;
+pub mod erasure;
 pub mod errand;
 pub mod head;
 pub mod ids;

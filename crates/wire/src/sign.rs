@@ -55,6 +55,11 @@ impl Domain {
         label: "candor cell keys",
         version: 1,
     };
+    /// A cell's word that something was erased.
+    pub const ERASURE: Self = Self {
+        label: "candor erasure",
+        version: 1,
+    };
     /// A cell's acknowledgement of a statement.
     pub const ACKNOWLEDGEMENT: Self = Self {
         label: "candor acknowledgement",

@@ -16,6 +16,7 @@ use sha2::Digest as _;
 use crate::cbor::{self, Canonical, CodecError};
 use crate::consent_record::{ConsentRecord, Withdrawal};
 use crate::epoch::EpochRecord;
+use crate::erasure::{ErasureAsked, ErasureCancelled};
 use crate::ids::{AccountId, CellId, DeviceId, Label, Link, Salt, StatementId};
 use crate::limits::STATEMENT_MAX_BYTES;
 use crate::re_anchor::ReAnchor;
@@ -51,17 +52,26 @@ pub enum Kind {
     /// device.
     #[n(6)]
     ReAnchored,
+    /// A person asked for a vault, or the account, to be erased. Signed by a full device; for the account also
+    /// by its root.
+    #[n(7)]
+    ErasureAsked,
+    /// A person took that back in time. Signed by a full device or the root.
+    #[n(8)]
+    ErasureCancelled,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Genesis,
         Self::DeviceAdded,
         Self::Epoch,
         Self::ConsentGiven,
         Self::ConsentWithdrawn,
         Self::ReAnchored,
+        Self::ErasureAsked,
+        Self::ErasureCancelled,
     ];
 
     /// The number of this kind.
@@ -73,6 +83,8 @@ impl Kind {
             Self::ConsentGiven => 4,
             Self::ConsentWithdrawn => 5,
             Self::ReAnchored => 6,
+            Self::ErasureAsked => 7,
+            Self::ErasureCancelled => 8,
         }
     }
 
@@ -149,6 +161,10 @@ pub enum Body {
     ConsentWithdrawn(Withdrawal),
     /// See [`Kind::ReAnchored`].
     ReAnchored(Box<ReAnchor>),
+    /// See [`Kind::ErasureAsked`].
+    ErasureAsked(ErasureAsked),
+    /// See [`Kind::ErasureCancelled`].
+    ErasureCancelled(ErasureCancelled),
 }
 
 macro_rules! canonical {
@@ -166,6 +182,8 @@ canonical!(EpochRecord, "an epoch record");
 canonical!(ConsentRecord, "a consent record");
 canonical!(Withdrawal, "a withdrawal");
 canonical!(ReAnchor, "a re-anchoring");
+canonical!(ErasureAsked, "a wish to erase");
+canonical!(ErasureCancelled, "a wish to erase, taken back");
 canonical!(Entry, "a statement");
 canonical!(SignedEntry, "a signed statement");
 
@@ -179,6 +197,8 @@ impl Body {
             Self::ConsentGiven(_) => Kind::ConsentGiven,
             Self::ConsentWithdrawn(_) => Kind::ConsentWithdrawn,
             Self::ReAnchored(_) => Kind::ReAnchored,
+            Self::ErasureAsked(_) => Kind::ErasureAsked,
+            Self::ErasureCancelled(_) => Kind::ErasureCancelled,
         }
     }
 
@@ -190,6 +210,8 @@ impl Body {
             Self::ConsentGiven(body) => cbor::encode(body),
             Self::ConsentWithdrawn(body) => cbor::encode(body),
             Self::ReAnchored(body) => cbor::encode(body),
+            Self::ErasureAsked(body) => cbor::encode(body),
+            Self::ErasureCancelled(body) => cbor::encode(body),
         }
     }
 
@@ -201,6 +223,8 @@ impl Body {
             Kind::ConsentGiven => Self::ConsentGiven(Box::new(cbor::decode(bytes)?)),
             Kind::ConsentWithdrawn => Self::ConsentWithdrawn(cbor::decode(bytes)?),
             Kind::ReAnchored => Self::ReAnchored(Box::new(cbor::decode(bytes)?)),
+            Kind::ErasureAsked => Self::ErasureAsked(cbor::decode(bytes)?),
+            Kind::ErasureCancelled => Self::ErasureCancelled(cbor::decode(bytes)?),
         })
     }
 }

@@ -64,9 +64,11 @@ fn wrong_usage_exits_with_2() {
     }
     person.run(["backup", "check", "--repair"]).must(2);
     person
-        .run(["consent", "off", "backup", "--erase"])
-        .must(2)
-        .says("not available in this version");
+        .run(["consent", "off", "backup", "--erase", "--keep"])
+        .must(2);
+    person
+        .run(["account", "delete", "--yes", "--cancel"])
+        .must(2);
     assert!(!person.home().exists());
 }
 

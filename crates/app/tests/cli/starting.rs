@@ -224,8 +224,10 @@ fn the_consent_text_says_what_where_how_long_who_and_how_to_stop() {
                     your account, device and backup.
     How to stop     candor consent off backup
                     It takes effect at once, and nothing more is sent. What was stored
-                    stays at the cell, locked. This version cannot erase it yet; the
-                    operator promises that what is erased is gone after 30 days.
+                    stays at the cell, locked. If you say
+                    candor consent off backup --erase
+                    it is gone 30 days later, and the cell signs a receipt of that.
+                    Until then you can change your mind.
     ");
 }
 

@@ -308,6 +308,7 @@ const fn classes(endpoint: EndpointId) -> &'static [DataClass] {
         | EndpointId::ReadChain
         | EndpointId::ReadHead
         | EndpointId::ReadState
+        | EndpointId::ReadErasure
         | EndpointId::ListObjects => &[Class::Identifiers],
         EndpointId::SwapHead => &[Class::Identifiers, Class::Heads],
         EndpointId::PutObject => &[Class::Identifiers, Class::SealedObjects],

@@ -519,6 +519,7 @@ fn endpoint_count() -> usize {
         EndpointId::ListObjects,
         EndpointId::ReadLog,
         EndpointId::ReadState,
+        EndpointId::ReadErasure,
     ]
     .len()
 }

@@ -141,7 +141,7 @@ impl Engine {
     }
 
     /// Fetches and checks the checkpoint, and remembers it. The chain was read after it was fetched.
-    pub(super) fn accept(
+    pub(crate) fn accept(
         &self,
         file: Option<Bytes>,
         chain: &Chain,
@@ -342,7 +342,7 @@ impl Engine {
         let is_reached = owed.is_none_or(|owed| {
             state
                 .as_ref()
-                .is_some_and(|state| state::reaches(state, owed))
+                .is_some_and(|state| state::reaches(state, owed, chain.view()))
         });
         Ok(if is_reached {
             Said::Fine

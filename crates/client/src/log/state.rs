@@ -88,7 +88,10 @@ pub(crate) fn prove(
 
 /// What the device knows, in the form in which the map says it.
 pub(crate) fn known(view: &AccountView, heads: &[RememberedHead]) -> AccountState {
-    let heads = heads.iter().map(|head| VaultState {
+    let heads = heads
+        .iter()
+        .filter(|head| view.erasure_of(Some(&head.vault)).is_none());
+    let heads = heads.map(|head| VaultState {
         vault: head.vault,
         counter: head.counter,
         hash: head.hash.0,
@@ -98,12 +101,14 @@ pub(crate) fn known(view: &AccountView, heads: &[RememberedHead]) -> AccountStat
     AccountState::new(sequence, view.tip(), heads.collect())
 }
 
-/// Whether the map's state holds everything that was known earlier. What is further on is fine.
-pub(crate) fn reaches(state: &AccountState, owed: &AccountState) -> bool {
+/// Whether the map's state holds everything that was known earlier. What is further on is fine, and of a vault
+/// that a device of the account had erased nothing is owed.
+pub(crate) fn reaches(state: &AccountState, owed: &AccountState, view: &AccountView) -> bool {
     state.sequence >= owed.sequence
         && owed
             .heads
             .iter()
+            .filter(|one| view.erasure_of(Some(&one.vault)).is_none())
             .all(|one| counter_of(state, &one.vault).is_some_and(|counter| counter >= one.counter))
 }
 

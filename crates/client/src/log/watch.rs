@@ -27,6 +27,8 @@ pub(crate) const fn kind_name(kind: Kind) -> &'static str {
         Kind::ConsentGiven => "a consent was given",
         Kind::ConsentWithdrawn => "a consent was withdrawn",
         Kind::ReAnchored => "an older state was accepted",
+        Kind::ErasureAsked => "an erasure was asked for",
+        Kind::ErasureCancelled => "an erasure was taken back",
     }
 }
 

@@ -323,7 +323,7 @@ fn a_head_that_another_device_moved_first_is_built_upon() {
     second.add(&world.tree("photos"));
     DeviceStore::open(&world.path("second/device.sqlite"))
         .unwrap()
-        .assign_vault("photos", vault)
+        .assign_vault("photos", vault, None)
         .unwrap();
     second.consent();
     let second = Arc::new(second);

@@ -4,6 +4,7 @@
 
 mod backup;
 mod consent;
+mod erase;
 mod expiry;
 mod false_alarms;
 mod forget;

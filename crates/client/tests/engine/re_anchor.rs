@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candor_client::commands::{Command, FailureKind, ReAnchorView, ReAnchoredView, View};
+use candor_client::commands::{Command, FailureKind, ReAnchorView, ReAnchoredView, Stored, View};
 use candor_client::memory::Memory;
 use candor_wire::api::ErrorCode;
 use candor_wire::statement::Kind;
@@ -262,6 +262,7 @@ fn a_withdrawal_that_a_restored_cell_lost_goes_on_holding() {
         .ask(Command::ConsentOff {
             service: "backup".to_owned(),
             set: None,
+            stored: Stored::Stays,
         })
         .unwrap();
     world.put_cell_back(&kept);
@@ -401,6 +402,7 @@ fn off_everywhere(person: &Person) {
     let off = Command::ConsentOff {
         service: "backup".to_owned(),
         set: None,
+        stored: Stored::Stays,
     };
     person.ask(off).unwrap();
 }

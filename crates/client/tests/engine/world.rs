@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candor_client::CellService;
 use candor_client::clock::{Clock, SystemClock};
 use candor_client::commands::{
-    Answered, Command, Event, Failure, LedgerLineView, ProposalView, SetView, StatusView, View,
+    Answered, Command, Event, Failure, LedgerLineView, ProposalView, SetView, StatusView, Stored,
+    View,
 };
 use candor_client::egress::{BoxFuture, TransportError};
 use candor_client::engine::{self, Engine, EngineConfig, EnrolParams};
@@ -384,6 +385,7 @@ impl Person {
         self.ask(Command::ConsentOff {
             service: "backup".to_owned(),
             set: None,
+            stored: Stored::Stays,
         })
     }
 

@@ -100,7 +100,10 @@ fn a_grant_opens_only_the_endpoints_of_its_service() {
         grower.push(Some(LAPTOP), &laptop(), body);
         let granted = grant::<S>(&grower.view(), &keyring(), &LAPTOP, vault.as_ref(), NOW).unwrap();
         for row in candor_wire::api::ENDPOINTS {
-            let public = matches!(row.id, EndpointId::DescribeCell | EndpointId::ReadLog);
+            let public = matches!(
+                row.id,
+                EndpointId::DescribeCell | EndpointId::ReadLog | EndpointId::ReadErasure
+            );
             assert_eq!(
                 granted.opens(row),
                 public || row.grants.contains(&S::CODE),
@@ -282,7 +285,10 @@ fn an_errand_opens_only_what_it_is_for() {
         let errand = make(purpose);
         for row in candor_wire::api::ENDPOINTS {
             // By name, so that no endpoint becomes public without somebody writing it here.
-            let public = matches!(row.id, EndpointId::DescribeCell | EndpointId::ReadLog);
+            let public = matches!(
+                row.id,
+                EndpointId::DescribeCell | EndpointId::ReadLog | EndpointId::ReadErasure
+            );
             assert_eq!(
                 errand.opens(row),
                 public || row.errands.contains(&purpose),

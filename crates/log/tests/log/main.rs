@@ -7,6 +7,7 @@ mod sample;
 mod stored;
 
 mod checkpoint;
+mod erasure_receipt;
 mod fork;
 mod leaf;
 mod monitor;

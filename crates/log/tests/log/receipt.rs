@@ -24,7 +24,7 @@ use crate::sample::*;
 use crate::stored::reason;
 
 /// The leaf of the consent in a log of 13.
-const INDEX: usize = 6;
+pub(crate) const INDEX: usize = 6;
 
 fn origin() -> String {
     log_origin(&people::cell())
@@ -35,7 +35,7 @@ pub(crate) fn cell_log() -> VerifierKey {
 }
 
 /// The cell's keys with a log, by generation.
-fn keys(serial: u32, log: Option<&Ed25519Secret>) -> CellKeys {
+pub(crate) fn keys(serial: u32, log: Option<&Ed25519Secret>) -> CellKeys {
     CellKeys {
         serial,
         log: log.map(Ed25519Secret::public),
@@ -43,7 +43,7 @@ fn keys(serial: u32, log: Option<&Ed25519Secret>) -> CellKeys {
     }
 }
 
-fn signed_keys(all: &[CellKeys]) -> Vec<SignedCellKeys> {
+pub(crate) fn signed_keys(all: &[CellKeys]) -> Vec<SignedCellKeys> {
     let root = people::cell_root();
     all.iter()
         .map(|keys| SignedCellKeys::sign(keys, &root))
@@ -83,17 +83,17 @@ fn leaf_of(record: &Record) -> Leaf {
 }
 
 /// What a log is asked for a proof.
-struct Asked<'a> {
-    leaf: Leaf,
-    size: usize,
-    index: usize,
-    origin: &'a str,
-    secret: Ed25519Secret,
-    witnesses: &'a [(u8, u64)],
+pub(crate) struct Asked<'a> {
+    pub(crate) leaf: Leaf,
+    pub(crate) size: usize,
+    pub(crate) index: usize,
+    pub(crate) origin: &'a str,
+    pub(crate) secret: Ed25519Secret,
+    pub(crate) witnesses: &'a [(u8, u64)],
 }
 
 impl Asked<'_> {
-    fn usual(leaf: Leaf) -> Self {
+    pub(crate) fn usual(leaf: Leaf) -> Self {
         Self {
             leaf,
             size: 13,
@@ -105,7 +105,7 @@ impl Asked<'_> {
     }
 
     /// The log with this leaf at its usual place, or the last one of a smaller log.
-    fn proof(&self) -> TlogProof {
+    pub(crate) fn proof(&self) -> TlogProof {
         let mut all = leaves(0..self.size as u64);
         all[INDEX.min(self.size - 1)] = self.leaf;
         let mut edge = Edge::empty();

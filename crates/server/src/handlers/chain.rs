@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use candor_log::leaf::Leaf;
+use candor_store::erasures::{ErasureAsk, ErasureChange};
 use candor_store::log::LogEntry;
 use candor_store::{AppendOutcome, ChainAppend, ChainRow, ChainTip, NonceUse};
 use candor_wire::api::{API_VERSION, AppendChain, Appended, ChainPage, ErrorCode};
@@ -11,6 +12,7 @@ use candor_wire::cbor::{self, CodecError};
 use candor_wire::cell::{Acknowledgement, CELL_FORMAT_VERSION, SignedAcknowledgement};
 use candor_wire::chain::{AccountView, Record};
 use candor_wire::consent_record::ConsentRecord;
+use candor_wire::erasure::{self, receipt_name};
 use candor_wire::errand::Purpose;
 use candor_wire::ids::{AccountId, DeviceId, Label};
 use candor_wire::limits::{PAGE_MAX_ENTRIES, REQUEST_SKEW_SECONDS};
@@ -31,6 +33,8 @@ pub(super) struct Extension {
     pub(super) acknowledgements: Vec<SignedAcknowledgement>,
     /// Their entries for the transparency log.
     pub(super) entries: Vec<LogEntry>,
+    /// What they ask to be erased, or take back.
+    pub(super) erasures: Vec<ErasureChange>,
     /// How long the new rows are.
     pub(super) bytes: usize,
 }
@@ -58,7 +62,7 @@ pub(super) fn extend(
 ) -> Result<Extension, Refusal> {
     let mut view = view;
     let (mut rows, mut acknowledgements, mut bytes) = (Vec::new(), Vec::new(), 0);
-    let mut entries = Vec::new();
+    let (mut entries, mut erasures) = (Vec::new(), Vec::new());
     for (i, mut record) in records.into_iter().enumerate() {
         let (sequence, previous) = view.as_ref().map_or((0, genesis_link()), |view| {
             (view.next_sequence(), view.tip())
@@ -84,6 +88,7 @@ pub(super) fn extend(
             }
         };
         entries.push(Leaf::statement(&label, &record.commitment).encode());
+        erasures.extend(erasure_change(shared, &record, now));
         let stored = cbor::encode(&record);
         let acknowledgement = shared.acknowledge(&place, now);
         record.acknowledgement = Some(acknowledgement.clone());
@@ -114,8 +119,28 @@ pub(super) fn extend(
         rows,
         acknowledgements,
         entries,
+        erasures,
         bytes,
     })
+}
+
+/// What a statement changes about erasures, if it does. That it may, the chain's rules say.
+fn erasure_change(shared: &Shared, record: &Record, now: Millis) -> Option<ErasureChange> {
+    if !matches!(record.kind, Kind::ErasureAsked | Kind::ErasureCancelled) {
+        return None;
+    }
+    let statement = record.statement.as_ref()?;
+    match statement.parse().ok()?.body {
+        Body::ErasureAsked(asked) => Some(ErasureChange::Ask(ErasureAsk {
+            asked: record.commitment,
+            vault: asked.vault,
+            receipt_name: receipt_name(&statement.salt),
+            asked_at: now,
+            due_at: erasure::due(now, asked.vault.as_ref(), shared.config.retention_days),
+        })),
+        Body::ErasureCancelled(cancelled) => Some(ErasureChange::Cancel(cancelled.asked)),
+        _ => None,
+    }
 }
 
 /// What the cell asks of a new statement beyond what its chain asks. Tells its label for the log.
@@ -208,8 +233,17 @@ const fn may_append(purpose: Option<Purpose>, signer: Option<DeviceId>, kind: Ki
                 Kind::Epoch | Kind::ConsentGiven | Kind::ConsentWithdrawn
             )
         }
-        // The root enrols the new device, which then may start an epoch that includes it.
-        (Some(Purpose::Recover), None) => matches!(kind, Kind::DeviceAdded),
+        // The root enrols the new device, which then may start an epoch that includes it; and it may end the
+        // account, or keep it from ending.
+        (Some(Purpose::Recover), None) => {
+            matches!(
+                kind,
+                Kind::DeviceAdded | Kind::ErasureAsked | Kind::ErasureCancelled
+            )
+        }
+        (Some(Purpose::Erase), Some(_)) => {
+            matches!(kind, Kind::ErasureAsked | Kind::ErasureCancelled)
+        }
         (Some(Purpose::Recover), Some(_)) => matches!(kind, Kind::Epoch),
         // What a restored cell lost is brought back, whoever stated it; then the acceptance itself.
         (Some(Purpose::ReAnchor), Some(_)) => !matches!(kind, Kind::Genesis),
@@ -297,6 +331,7 @@ async fn append_checked(
         expected,
         rows: extended.rows,
         entries: extended.entries,
+        erasures: extended.erasures,
         now,
     };
     let outcome = shared.records.append(nonce, append).await;
@@ -306,6 +341,7 @@ async fn append_checked(
     }
     match outcome.map_err(|error| Refusal::of_records(&error))? {
         AppendOutcome::Conflict(_) => Err(ErrorCode::Conflict.into()),
+        AppendOutcome::ErasureBegun => Err(ErrorCode::NotPermitted.into()),
         AppendOutcome::Appended(_) => {
             let bytes = folded.bytes + extended.bytes;
             shared.views.remember(&Folded {

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod chain;
+mod erasures;
 mod heads;
 mod log;
 mod objects;
@@ -41,5 +42,6 @@ pub(crate) async fn handle(
         EndpointId::ListObjects => objects::list(shared, admitted).await,
         EndpointId::ReadLog => log::read(shared, admitted).await,
         EndpointId::ReadState => log::state(shared, admitted).await,
+        EndpointId::ReadErasure => erasures::read(shared, admitted).await,
     }
 }

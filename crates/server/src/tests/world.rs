@@ -401,6 +401,7 @@ impl Person {
             .path
             .replace("{account}", &self.account.to_string())
             .replace("{vault}", &self.vault.to_string())
+            .replace("{receipt}", &"ee".repeat(32))
             .replace(
                 "{root}",
                 &candor_wire::ids::to_hex(&self.root.public().fingerprint()),
@@ -500,11 +501,21 @@ impl Person {
 
     /// Appends statements of the device on an errand to consent.
     pub(crate) async fn append(&mut self, world: &World, said: Vec<Said>) -> Option<ErrorCode> {
+        self.append_for(world, Purpose::Consent, said).await
+    }
+
+    /// The same on an errand of that purpose.
+    pub(crate) async fn append_for(
+        &mut self,
+        world: &World,
+        purpose: Purpose,
+        said: Vec<Said>,
+    ) -> Option<ErrorCode> {
         let mut records = Vec::new();
         for one in said {
             records.push(self.state(world, Some(self.device), one, &records));
         }
-        let ask = self.appending(records.clone(), self.errand(world, Purpose::Consent));
+        let ask = self.appending(records.clone(), self.errand(world, purpose));
         let (status, body) = self.call(world, &ask).await;
         if !status.is_success() {
             return error(&body);

@@ -4,12 +4,14 @@
 //! that was broken, if the engine does not keep to the port's contract. Needs a tokio runtime.
 
 mod accounting;
+mod erasures;
 mod log;
 mod log_files;
 mod objects;
 mod records;
 mod sequencing;
 
+pub use erasures::check_erasures;
 pub use log::check_log_records;
 pub use log_files::check_log_files;
 pub use objects::check_objects;

@@ -22,6 +22,7 @@ pub async fn check_objects(fresh: impl Fn() -> Arc<dyn Objects>) {
     vaults_do_not_see_each_other(&*fresh()).await;
     deleting_can_be_repeated(&*fresh()).await;
     pages_are_ordered_and_whole(&*fresh()).await;
+    a_vault_is_erased_whole_and_alone(&*fresh()).await;
 }
 
 /// Bytes without a pattern that a mistake in an offset would keep.
@@ -51,6 +52,39 @@ async fn read(objects: &dyn Objects, key: ObjectKey) -> Bytes {
         .read_to_end()
         .await
         .expect("a stored object can be read")
+}
+
+async fn a_vault_is_erased_whole_and_alone(objects: &dyn Objects) {
+    let nothing_there = objects.erase(account(1), None).await;
+    nothing_there.expect("what is not there is erased");
+    let keys: Vec<ObjectKey> = (0..3_u8)
+        .flat_map(|number| {
+            let name = ObjectId::from_bytes([number; 32]);
+            [key(1, 1, name), key(1, 2, name), key(2, 1, name)]
+        })
+        .collect();
+    let there = async |expected: [usize; 3]| {
+        for ((owner, of), expected) in [(1, 1), (1, 2), (2, 1)].into_iter().zip(expected) {
+            let listed = objects.list(account(owner), vault(of), None, 10).await;
+            assert_eq!(listed.expect(NO_FAULT).len(), expected, "{owner} {of}");
+        }
+    };
+    for key in &keys {
+        put(objects, *key, &body_of(100)).await;
+    }
+    objects
+        .erase(account(1), Some(vault(1)))
+        .await
+        .expect(NO_FAULT);
+    there([0, 3, 3]).await;
+    objects.erase(account(1), None).await.expect(NO_FAULT);
+    there([0, 0, 3]).await;
+    assert_eq!(
+        put(objects, keys[0], &body_of(100)).await,
+        PutOutcome::Stored,
+        "the place can be used again"
+    );
+    there([1, 0, 3]).await;
 }
 
 async fn what_is_put_comes_back(objects: &dyn Objects) {

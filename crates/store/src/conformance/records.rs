@@ -263,6 +263,7 @@ pub(super) fn append_after(last: &ChainRow, rows: Vec<ChainRow>) -> ChainAppend 
         expected: tip_of(last),
         rows,
         entries: Vec::new(),
+        erasures: Vec::new(),
         now: NOW,
     }
 }

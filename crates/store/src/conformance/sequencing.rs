@@ -339,9 +339,8 @@ async fn an_account_that_changed_again_goes_on_waiting(records: &dyn Both) {
     let outcome = records.swap_head(None, swap(None, head(1, 1))).await;
     assert_eq!(outcome.expect(NO_FAULT), SwapOutcome::Swapped);
     let changes = seen.changed.iter().map(|changed| MapChange {
-        account: changed.account,
         stamp: changed.stamp,
-        ..change(0, 0, 1)
+        ..change(changed.account.as_bytes()[0], 0, 1)
     });
     let sequencing = Sequencing {
         expected: seen.tree,
@@ -418,6 +417,7 @@ async fn rows_come_by_version_and_account(records: &dyn Both) {
         id[..8].copy_from_slice(&number.to_be_bytes());
         MapChange {
             account: AccountId::from_bytes(id),
+            key: *blake3::hash(&id).as_bytes(),
             ..change(0, 0, 4)
         }
     });

@@ -13,7 +13,7 @@ use crate::log::{
     LogTree, MapInputs, MapRow, MapVersion, PARTIAL_ENDING, STATE_BATCH_MAX_ACCOUNTS, Sequencing,
     by_name, check_file, check_growth, check_name,
 };
-use crate::records::{ROWS_MAX, RecordsError};
+use crate::records::{Account, ROWS_MAX, RecordsError};
 
 /// The log's bookkeeping.
 #[derive(Debug)]
@@ -60,6 +60,19 @@ impl Log {
         *self.changes.entry(account).or_default() += 1;
     }
 
+    /// An erased account's entry in the state map goes on as one that belongs to nobody.
+    pub(super) fn give_to_nobody(&mut self, account: AccountId, alias: AccountId) {
+        self.changes.remove(&account);
+        if let Some(row) = self.map.remove(&account) {
+            let row = MapRow {
+                account: alias,
+                state: Bytes::new(),
+                ..row
+            };
+            self.map.insert(alias, row);
+        }
+    }
+
     fn oldest(&self) -> Vec<LogEntry> {
         let mut queued: Vec<(Millis, LogEntry)> = self
             .queue
@@ -71,7 +84,11 @@ impl Log {
         queued.into_iter().map(|(_, entry)| entry).collect()
     }
 
-    fn sequence(&mut self, sequencing: Sequencing) -> Result<bool, RecordsError> {
+    fn sequence(
+        &mut self,
+        sequencing: Sequencing,
+        accounts: &BTreeMap<AccountId, Account>,
+    ) -> Result<bool, RecordsError> {
         let (from, to) = (sequencing.expected, sequencing.outcome()?);
         if (from.sequenced, from.map_version) != (self.tree.sequenced, self.tree.map_version) {
             return Ok(false);
@@ -82,12 +99,12 @@ impl Log {
             self.entries.insert(place, entry);
         }
         if let Some(map) = sequencing.map {
-            self.move_map(map, &to);
+            self.move_map(map, &to, accounts);
         }
         Ok(true)
     }
 
-    fn move_map(&mut self, map: MapVersion, to: &LogTree) {
+    fn move_map(&mut self, map: MapVersion, to: &LogTree, accounts: &BTreeMap<AccountId, Account>) {
         let (version, place) = (to.map_version, to.map_place);
         self.tree.map_version = version;
         self.tree.map_root = to.map_root;
@@ -101,6 +118,18 @@ impl Log {
         for change in map.changes {
             if self.changes.get(&change.account) == Some(&change.stamp) {
                 self.changes.remove(&change.account);
+            }
+            // An account that was erased since this version was made: its entry is nobody's by now.
+            let is_gone = !accounts.contains_key(&change.account);
+            let mut is_orphaned = false;
+            for row in self.map.values_mut() {
+                if is_gone && row.key == change.key && row.account != change.account {
+                    (row.value, row.version) = (change.value, version);
+                    is_orphaned = true;
+                }
+            }
+            if is_orphaned {
+                continue;
             }
             let row = MapRow {
                 account: change.account,
@@ -233,7 +262,9 @@ impl LogRecords for MemoryRecords {
     }
 
     fn sequence(&self, sequencing: Sequencing) -> Pending<'_, Result<bool, RecordsError>> {
-        self.once(None, |tables| tables.log.sequence(sequencing))
+        self.once(None, |tables| {
+            tables.log.sequence(sequencing, &tables.accounts)
+        })
     }
 
     fn sequenced_entries(

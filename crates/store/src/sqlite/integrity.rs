@@ -67,6 +67,17 @@ const RULES: &[(&str, &str)] = &[
            OR (SELECT max(i.version) - min(i.version) + 1 <> count(*) FROM map_inputs i)",
     ),
     (
+        "an erasure that is open belongs to no account",
+        "SELECT 1 FROM erasures e WHERE e.state = 1
+           AND NOT EXISTS (SELECT 1 FROM accounts a WHERE a.account = e.account)
+         LIMIT 1",
+    ),
+    (
+        "an erasure is done without a receipt, or has one before",
+        "SELECT 1 FROM erasures WHERE (state = 3) <> (receipt IS NOT NULL)
+           OR (state = 3) <> (erased_at IS NOT NULL) LIMIT 1",
+    ),
+    (
         "an account is not in the state map and does not wait for it",
         "SELECT 1 FROM accounts a
          WHERE NOT EXISTS (SELECT 1 FROM state_map m WHERE m.account = a.account)

@@ -218,6 +218,71 @@ pub(crate) fn let_condemned_go(
     Ok(keys.len() as u64)
 }
 
+/// Lets objects of a vault, or of a whole account, go, in whatever state they are.
+pub(crate) fn let_all_go(
+    connection: &Connection,
+    account: AccountId,
+    vault: Option<VaultId>,
+    now: Millis,
+    limit: usize,
+) -> Result<u64, RecordsError> {
+    let fault = |source| engine_fault("let objects go", source);
+    let vault = vault.as_ref().map(|vault| vault.as_bytes());
+    let mut select = connection
+        .prepare_cached(
+            "SELECT account, vault, object, state, size FROM objects
+             WHERE account = ?1 AND (?2 IS NULL OR vault = ?2) AND state <> ?3
+             ORDER BY account, vault, object LIMIT ?4",
+        )
+        .map_err(fault)?;
+    let values = params![account.as_bytes(), vault, STATE_RELEASING, row_limit(limit)];
+    let found: Vec<(ObjectKey, i64, i64)> = select
+        .query_map(values, |row| Ok((key_of(row)?, row.get(3)?, row.get(4)?)))
+        .and_then(Iterator::collect)
+        .map_err(fault)?;
+    let mut update = connection
+        .prepare_cached(
+            "UPDATE objects SET state = ?4, since = ?5, condemned_at = NULL
+             WHERE account = ?1 AND vault = ?2 AND object = ?3",
+        )
+        .map_err(fault)?;
+    for (key, state, size) in &found {
+        update
+            .execute(params![
+                key.account.as_bytes(),
+                key.vault.as_bytes(),
+                key.object.as_bytes(),
+                STATE_RELEASING,
+                now.0
+            ])
+            .map_err(fault)?;
+        if *state == STATE_STORED {
+            // Until the bytes are gone they count.
+            accounts::add_bytes(connection, key.account, -size, *size)?;
+        }
+    }
+    Ok(found.len() as u64)
+}
+
+/// Whether a vault, or a whole account, has objects in whatever state.
+pub(crate) fn has_any(
+    connection: &Connection,
+    account: AccountId,
+    vault: Option<VaultId>,
+) -> Result<bool, RecordsError> {
+    connection
+        .prepare_cached(
+            "SELECT 1 FROM objects WHERE account = ?1 AND (?2 IS NULL OR vault = ?2) LIMIT 1",
+        )
+        .and_then(|mut select| {
+            select.exists(params![
+                account.as_bytes(),
+                vault.as_ref().map(|vault| vault.as_bytes())
+            ])
+        })
+        .map_err(|source| engine_fault("look objects up", source))
+}
+
 fn key_of(row: &Row<'_>) -> rusqlite::Result<ObjectKey> {
     Ok(ObjectKey {
         account: AccountId::from_bytes(row.get::<_, Fixed<16>>(0)?.0),

@@ -100,6 +100,19 @@ pub(crate) fn accounts_after(
         .map_err(|source| engine_fault("list the accounts", source))
 }
 
+/// An erased account's entry in the state map goes on as one that belongs to nobody, like padding.
+pub(crate) fn give_to_nobody(
+    connection: &Connection,
+    account: AccountId,
+    alias: AccountId,
+) -> Result<(), RecordsError> {
+    connection
+        .prepare_cached("UPDATE state_map SET account = ?2, state = X'' WHERE account = ?1")
+        .and_then(|mut update| update.execute(params![account.as_bytes(), alias.as_bytes()]))
+        .map(|_| ())
+        .map_err(|source| engine_fault("give an entry of the state map to nobody", source))
+}
+
 /// Notes that an account's chain or heads moved.
 pub(crate) fn mark_changed(
     connection: &Connection,
@@ -284,8 +297,19 @@ fn move_map(connection: &Connection, map: &MapVersion, to: &LogTree) -> Result<(
     let mut settle = connection
         .prepare_cached("DELETE FROM state_changes WHERE account = ?1 AND stamp = ?2")
         .map_err(fault)?;
+    let mut orphaned = connection
+        .prepare_cached(
+            "UPDATE state_map SET map_value = ?2, version = ?3 WHERE map_key = ?1 AND account <> ?4
+               AND NOT EXISTS (SELECT 1 FROM accounts a WHERE a.account = ?4)",
+        )
+        .map_err(fault)?;
     for change in &map.changes {
         let account = change.account.as_bytes();
+        // An account that was erased since this version was made: its entry is nobody's by now.
+        let values = params![change.key, change.value, version, account];
+        if orphaned.execute(values).map_err(fault)? > 0 {
+            continue;
+        }
         put.execute(params![
             account,
             change.key,

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod chain;
+mod erasures;
 mod fault;
 mod heads;
 mod integrity;
@@ -27,12 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use candor_wire::{AccountId, Millis, ObjectId, VaultId};
+use candor_wire::{AccountId, Millis, ObjectId, StatementId, VaultId};
 use rusqlite::{Connection, OpenFlags};
 
 use self::fault::engine_fault;
 use self::readers::Readers;
 use self::writer::Writer;
+use crate::erasures::{ErasureEnd, ErasureJob, Erasures, RowsOutcome, RowsToErase};
 use crate::log::{LogBatch, LogEntry, LogRecords, LogTree, MapInputs, MapRow, Sequencing};
 use crate::objects::ObjectKey;
 use crate::records::{
@@ -77,6 +79,7 @@ pub struct SqliteRecords {
     // Before the readers: the writer's thread must end while others can still read.
     writer: Writer,
     readers: Arc<Readers>,
+    file: PathBuf,
 }
 
 impl SqliteRecords {
@@ -100,6 +103,7 @@ impl SqliteRecords {
         Ok(Self {
             writer,
             readers: Readers::new(file),
+            file: file.to_path_buf(),
         })
     }
 
@@ -179,6 +183,10 @@ fn open_connection(file: &Path, purpose: Use) -> Result<Connection, RecordsError
         connection
             .pragma_update(None, "foreign_keys", true)
             .map_err(fault)?;
+        // What is erased leaves nothing in free pages.
+        connection
+            .pragma_update(None, "secure_delete", true)
+            .map_err(fault)?;
         connection
             .pragma_update(None, "journal_size_limit", LOG_KEPT_BYTES)
             .map_err(fault)?;
@@ -227,10 +235,84 @@ fn copy_into(source: &Connection, unfinished: &Path) -> Result<(), RecordsError>
     copy.close().map_err(|(_, source)| fault(source))
 }
 
+/// Moves everything out of the write-ahead log and empties it: older states of pages were there.
+fn empty_log(file: &Path) -> Result<(), RecordsError> {
+    const ACTION: &str = "empty its log";
+    let fault = |source| engine_fault(ACTION, source);
+    let connection = open_connection(file, Use::Write)?;
+    let is_busy: bool = connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+        .map_err(fault)?;
+    if is_busy {
+        let source = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
+        return Err(RecordsError::Busy(Arc::new(source)));
+    }
+    Ok(())
+}
+
 fn unfinished_name(destination: &Path) -> PathBuf {
     let mut name = destination.as_os_str().to_owned();
     name.push(".unfinished");
     PathBuf::from(name)
+}
+
+impl Erasures for SqliteRecords {
+    fn due(&self, now: Millis, limit: usize) -> Pending<'_, Result<Vec<ErasureJob>, RecordsError>> {
+        self.read(move |connection| erasures::due(connection, now, limit))
+    }
+
+    fn begin(
+        &self,
+        asked: StatementId,
+        now: Millis,
+    ) -> Pending<'_, Result<Option<ErasureJob>, RecordsError>> {
+        self.write(None, move |connection| {
+            erasures::begin(connection, &asked, now)
+        })
+    }
+
+    fn let_objects_go(
+        &self,
+        asked: StatementId,
+        now: Millis,
+        limit: usize,
+    ) -> Pending<'_, Result<u64, RecordsError>> {
+        self.write(None, move |connection| {
+            erasures::let_objects_go(connection, &asked, now, limit)
+        })
+    }
+
+    fn erase_rows(&self, rows: RowsToErase) -> Pending<'_, Result<RowsOutcome, RecordsError>> {
+        self.write(None, move |connection| {
+            erasures::erase_rows(connection, &rows)
+        })
+    }
+
+    fn settle(&self) -> Pending<'_, Result<(), RecordsError>> {
+        let file = self.file.clone();
+        Box::pin(async move {
+            let emptied = tokio::task::spawn_blocking(move || empty_log(&file)).await;
+            emptied.map_err(|_| RecordsError::Closed)?
+        })
+    }
+
+    fn finish(&self, end: ErasureEnd) -> Pending<'_, Result<bool, RecordsError>> {
+        self.write(None, move |connection| erasures::finish(connection, &end))
+    }
+
+    fn receipt(&self, name: [u8; 32]) -> Pending<'_, Result<Option<Bytes>, RecordsError>> {
+        self.read(move |connection| erasures::receipt(connection, &name))
+    }
+
+    fn sweep_receipts(
+        &self,
+        before: Millis,
+        limit: usize,
+    ) -> Pending<'_, Result<u64, RecordsError>> {
+        self.write(None, move |connection| {
+            erasures::sweep_receipts(connection, before, limit)
+        })
+    }
 }
 
 impl LogRecords for SqliteRecords {

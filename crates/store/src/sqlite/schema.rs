@@ -14,7 +14,7 @@ use super::fault::engine_fault;
 use crate::records::RecordsError;
 
 /// The migrations, the first one making version 1. Each runs in one transaction.
-pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const VERSION_1: &str = "
 CREATE TABLE cell_values (
@@ -124,6 +124,26 @@ const VERSION_3: &str = "
 ALTER TABLE objects ADD COLUMN
   condemned_at BIGINT; -- P: when a head said that nobody needs it, milliseconds
 CREATE INDEX objects_condemned ON objects (condemned_at) WHERE condemned_at IS NOT NULL;
+";
+
+const VERSION_4: &str = "
+CREATE TABLE erasures (
+  asked BLOB NOT NULL PRIMARY KEY, -- E: id of the statement that asked for it
+  account BLOB NOT NULL, -- P: whose data
+  vault BLOB, -- P: which vault; none for the whole account, and none once it is erased
+  receipt_name BLOB NOT NULL UNIQUE, -- E: name of the receipt, an HMAC that others cannot guess
+  asked_at BIGINT NOT NULL, -- P: when the cell took the wish, milliseconds
+  due_at BIGINT NOT NULL, -- P: when it is to be erased, milliseconds
+  state BIGINT NOT NULL, -- P: 1 waits, 2 began, 3 done
+  objects BIGINT NOT NULL, -- P: how many objects there were
+  bytes BIGINT NOT NULL, -- P: how many bytes they had
+  consents BIGINT NOT NULL, -- P: how many consent records were erased
+  erased_at BIGINT, -- P: when it was done, milliseconds
+  receipt BLOB -- E: the signed receipt and its salt
+) WITHOUT ROWID;
+CREATE INDEX erasures_open ON erasures (due_at) WHERE state <> 3;
+CREATE INDEX erasures_by_account ON erasures (account);
+CREATE INDEX state_map_by_key ON state_map (map_key);
 ";
 
 pub(crate) const VERSIONS_TABLE: &str = "

@@ -277,6 +277,7 @@ async fn with_log(records: &SqliteRecords) {
     let from = (0, LogTree::EMPTY.root);
     assert!(records.advance(from, (3, [9; 32])).await.unwrap());
     let append = ChainAppend {
+        erasures: Vec::new(),
         account,
         expected: records.chain_tip(account).await.unwrap().unwrap(),
         rows: vec![row(1)],
@@ -695,7 +696,7 @@ async fn the_numbers_of_a_store_are_told_beside_whoever_uses_it() {
     let numbers = stats::of(&place.file()).unwrap();
     assert_eq!((numbers.invitations, numbers.accounts), (1, 0));
     drop(records);
-    place.tamper("DELETE FROM schema_migrations WHERE version = 3");
+    place.tamper("DELETE FROM schema_migrations WHERE version = 4");
     let older = stats::of(&place.file()).unwrap_err();
     assert!(matches!(older, RecordsError::Invalid(_)), "{older:?}");
     place.tamper("INSERT INTO schema_migrations VALUES (99)");

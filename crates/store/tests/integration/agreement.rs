@@ -5,15 +5,16 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use candor_store::erasures::{ErasureAsk, ErasureChange, ErasureEnd, RowsToErase};
 use candor_store::log::{
     LOG_ENTRY_BYTES, LogBatch, LogEntry, LogTree, MapChange, MapVersion, Sequencing,
 };
 use candor_store::memory::MemoryRecords;
 use candor_store::records::{RESERVATION_MAX_MS, RootKeyHash};
 use candor_store::{
-    AccountOpening, AccountState, ChainAppend, ChainRow, ChainTip, Head, HeadMark, HeadSwap,
-    Invitation, LogRecords, NonceUse, ObjectKey, Pending, Records, RecordsError, Reservation,
-    SecretHash, SqliteRecords,
+    AccountOpening, AccountState, ChainAppend, ChainRow, ChainTip, Erasures, Head, HeadMark,
+    HeadSwap, Invitation, LogRecords, NonceUse, ObjectKey, Pending, Records, RecordsError,
+    Reservation, SecretHash, SqliteRecords,
 };
 use candor_wire::ids::{Link, RequestNonce};
 use candor_wire::{AccountId, DeviceId, Millis, ObjectId, StatementId, VaultId};
@@ -22,7 +23,7 @@ use candor_wire::{AccountId, DeviceId, Millis, ObjectId, StatementId, VaultId};
 const STEPS: u64 = 600;
 
 /// Sequences. The seed of each is its number, so that one that fails can be run again.
-const SEEDS: u64 = 4;
+const SEEDS: u64 = 8;
 
 /// What the sequences must have come across together, or they prove little.
 const SEEN: &[&str] = &[
@@ -58,15 +59,25 @@ const SEEN: &[&str] = &[
     "without entries",
     "is not in its batch",
     "without changes",
+    "ErasureBegun",
+    "begun Some",
+    "begun None",
+    "let go 1",
+    "rows Erased",
+    "rows ObjectsLeft",
+    "rows NotBegun",
+    "finished true",
+    "finished false",
+    "swept 0",
     "advanced true",
     "advanced false",
     "only grows",
 ];
 
 /// What both engines are.
-trait Engine: Records + LogRecords {}
+trait Engine: Records + LogRecords + Erasures {}
 
-impl<S: Records + LogRecords> Engine for S {}
+impl<S: Records + LogRecords + Erasures> Engine for S {}
 
 /// Numbers that follow from a seed.
 struct Choices {
@@ -87,6 +98,12 @@ impl Choices {
 
     fn account(&mut self) -> AccountId {
         AccountId::from_bytes([self.byte(3); 16])
+    }
+
+    /// One that nobody has.
+    fn fresh_account(&mut self) -> AccountId {
+        let (high, low) = (self.below(u64::MAX), self.below(u64::MAX));
+        AccountId::from_bytes((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
     }
 
     fn vault(&mut self) -> VaultId {
@@ -122,7 +139,8 @@ impl Choices {
     fn row(&mut self, sequence: u64) -> ChainRow {
         ChainRow {
             sequence,
-            kind: 7,
+            // Kind of a consent, which an erasure replaces.
+            kind: 4,
             link: Link::from_bytes([self.byte(3); 32]),
             commitment: StatementId::from_bytes([self.byte(255); 32]),
             record: Bytes::from(vec![1; usize::from(self.byte(50))]),
@@ -148,7 +166,7 @@ impl Choices {
         MapChange {
             account,
             stamp,
-            key: [self.byte(5); 32],
+            key: [account.as_bytes()[0]; 32],
             value: [self.byte(255); 32],
             state: Bytes::from(vec![2; usize::from(self.byte(20))]),
         }
@@ -187,6 +205,27 @@ impl Choices {
         }
         let by = self.below(tree.sequenced - tree.size + 2);
         (from, (tree.size + by, [self.byte(4); 32]))
+    }
+
+    fn asked(&mut self) -> StatementId {
+        StatementId::from_bytes([self.byte(4); 32])
+    }
+
+    fn erasures(&mut self, now: Millis) -> Vec<ErasureChange> {
+        match self.below(9) {
+            0 | 4 | 5 => vec![ErasureChange::Cancel(self.asked())],
+            1..=3 => {
+                let asked = self.asked();
+                vec![ErasureChange::Ask(ErasureAsk {
+                    asked,
+                    vault: (self.below(8) > 0).then(|| self.vault()),
+                    receipt_name: *asked.as_bytes(),
+                    asked_at: now,
+                    due_at: Millis((self.below(3) / 2) as i64 * i64::MAX),
+                })]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn names(&mut self) -> Vec<ObjectId> {
@@ -242,10 +281,40 @@ async fn change_log(records: &dyn Engine, now: Millis, choices: &mut Choices) ->
     }
 }
 
+async fn change_erasures(records: &dyn Engine, now: Millis, choices: &mut Choices) -> Answer {
+    let asked = choices.asked();
+    match choices.below(9) {
+        0 | 1 => String::from("begun ") + &of(records.begin(asked, now)).await,
+        2 | 6 | 7 => {
+            let limit = usize::from(choices.byte(9));
+            String::from("let go ") + &of(records.let_objects_go(asked, now, limit)).await
+        }
+        3 | 4 => {
+            let stubs = (0..4).map(|sequence| (sequence, Bytes::from_static(b"stub")));
+            let rows = RowsToErase {
+                asked,
+                stubs: stubs.collect(),
+                alias: choices.fresh_account(),
+            };
+            String::from("rows ") + &of(records.erase_rows(rows)).await
+        }
+        5 => {
+            let end = ErasureEnd {
+                asked,
+                receipt: Bytes::from_static(b"receipt"),
+                entry: choices.entry(),
+                now,
+            };
+            String::from("finished ") + &of(records.finish(end)).await
+        }
+        _ => String::from("swept ") + &of(records.sweep_receipts(now, 2)).await,
+    }
+}
+
 async fn change(records: &dyn Engine, step: u64, choices: &mut Choices) -> Answer {
     let now = choices.now(step);
     let nonce = choices.nonce(now);
-    match choices.below(17) {
+    match choices.below(20) {
         0 => {
             let secret = SecretHash([choices.byte(4); 32]);
             let expires_at = Millis(choices.below(2) as i64 * i64::MAX);
@@ -290,6 +359,7 @@ async fn change(records: &dyn Engine, step: u64, choices: &mut Choices) -> Answe
             of(records.append(
                 nonce,
                 ChainAppend {
+                    erasures: choices.erasures(now),
                     account,
                     expected,
                     rows,
@@ -357,6 +427,7 @@ async fn change(records: &dyn Engine, step: u64, choices: &mut Choices) -> Answe
             let (before, limit) = (choices.now(step), usize::from(choices.byte(4)));
             of(records.let_condemned_go(before, now, limit)).await
         }
+        16..=18 => change_erasures(records, now, choices).await,
         _ => {
             let limit = usize::from(choices.byte(9));
             of(records.sweep_nonces(now, limit)).await
@@ -404,6 +475,8 @@ async fn look(records: &dyn Engine, choices: &mut Choices) -> Answer {
             object: some_object,
         }))
         .await,
+        of(records.due(Millis(0), limit)).await,
+        of(records.receipt([choices.byte(4); 32])).await,
         look_at_log(records, choices).await,
     ]
     .join("\n")

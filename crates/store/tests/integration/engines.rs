@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use candor_store::conformance::{check_log_files, check_log_records, check_objects, check_records};
+use candor_store::conformance::{
+    check_erasures, check_log_files, check_log_records, check_objects, check_records,
+};
 use candor_store::memory::{MemoryLogFiles, MemoryObjects, MemoryRecords};
 use candor_store::{DiskLogFiles, DiskObjects, SqliteRecords};
 
@@ -59,6 +61,17 @@ async fn log_records_in_memory() {
 async fn log_records_in_sqlite() {
     let places = Places::new();
     check_log_records(|| Arc::new(SqliteRecords::open(&places.next()).unwrap())).await;
+}
+
+#[tokio::test]
+async fn erasures_in_memory() {
+    check_erasures(|| Arc::new(MemoryRecords::default())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn erasures_in_sqlite() {
+    let places = Places::new();
+    check_erasures(|| Arc::new(SqliteRecords::open(&places.next()).unwrap())).await;
 }
 
 #[tokio::test]

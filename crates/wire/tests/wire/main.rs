@@ -4,6 +4,7 @@
 
 mod cell;
 mod chain;
+mod erasure;
 mod places;
 mod re_anchor;
 mod small;

@@ -11,9 +11,10 @@ use candor_wire::api::*;
 use candor_wire::cbor::{Canonical, CodecError, decode, encode};
 use candor_wire::cell::*;
 use candor_wire::chain::Record;
+use candor_wire::erasure::{Erasure, ErasureAsked, ErasureCancelled, SignedErasure};
 use candor_wire::errand::SignedErrand;
 use candor_wire::head::SignedHead;
-use candor_wire::ids::{ObjectId, from_hex, to_hex};
+use candor_wire::ids::{ObjectId, Salt, from_hex, to_hex};
 use candor_wire::statement::*;
 use candor_wire::time::Millis;
 
@@ -171,6 +172,19 @@ fn bodies() {
         "Body of a re-anchoring.",
         &[("chain-head-and-log", encode(&accepted))],
     );
+    check::<ErasureAsked>(
+        "erasure-asked.txt",
+        "Body of a wish to erase.",
+        &[
+            ("vault", encode(&crate::erasure::asked(Some(VAULT)))),
+            ("account", encode(&crate::erasure::asked(None))),
+        ],
+    );
+    check::<ErasureCancelled>(
+        "erasure-cancelled.txt",
+        "Body of a wish to erase, taken back.",
+        &[("one", encode(&crate::erasure::cancelled()))],
+    );
 }
 
 #[test]
@@ -230,6 +244,22 @@ fn tokens_heads_and_cells() {
             ("with-right", encode(&with_right)),
             ("without-right", encode(&without)),
         ],
+    );
+    let said = crate::erasure::erasure();
+    let of_account = Erasure {
+        vault: None,
+        ..said.clone()
+    };
+    check::<Erasure>(
+        "erasure.txt",
+        "What a cell says about an erasure.",
+        &[("vault", encode(&said)), ("account", encode(&of_account))],
+    );
+    let signed = SignedErasure::sign(&said, &acknowledgement_key());
+    check::<SignedErasure>(
+        "signed-erasure.txt",
+        "The same, signed.",
+        &[("vault", encode(&signed))],
     );
     let grower = full();
     let ack = grower.records[4].acknowledgement.clone().unwrap();
@@ -297,6 +327,17 @@ fn bodies_of_the_api() {
         "api-append.txt",
         "AppendChain (without records).",
         &[("empty", encode(&append))],
+    );
+    let erasure = SignedErasure::sign(&crate::erasure::erasure(), &acknowledgement_key());
+    let reply = ErasureReply {
+        version,
+        erasure,
+        salt: Salt::from_bytes([0x77; 32]),
+    };
+    check::<ErasureReply>(
+        "api-erasure.txt",
+        "ErasureReply.",
+        &[("one", encode(&reply))],
     );
     let head = SignedHead::sign(&head(), laptop().ed25519());
     let reply = HeadReply {
