@@ -186,14 +186,12 @@ fn places_to_ask(words: usize) -> Outcome<Vec<usize>> {
     Ok(places)
 }
 
-fn only_full(role: Role) -> Outcome {
-    if role == Role::Full {
-        return Ok(());
+/// A role as the chain has it.
+const fn role_of(role: Role) -> candor_wire::statement::Role {
+    match role {
+        Role::Full => candor_wire::statement::Role::Full,
+        Role::WriteOnly => candor_wire::statement::Role::WriteOnly,
     }
-    Err(
-        Failure::usage("write-only devices are not available in this version; nothing was changed")
-            .hint("leave --role out, or give --role full"),
-    )
 }
 
 fn no_account_yet(app: &App) -> Outcome {
@@ -240,7 +238,6 @@ fn lock_alone(app: &App) -> Outcome<candor_client::home::Home> {
 }
 
 fn create(app: &App, args: &AccountCreate) -> Outcome {
-    only_full(args.role)?;
     let invitation = invitation_of(&args.cell)?;
     no_account_yet(app)?;
     let phrase_to = PhraseTo::decide(app, args.recovery_file.as_deref(), false)?;
@@ -255,6 +252,7 @@ fn create(app: &App, args: &AccountCreate) -> Outcome {
         name: args.name.clone(),
         protection,
         phrase_to,
+        role: role_of(args.role),
     };
     finish(
         app,
@@ -277,6 +275,8 @@ pub(crate) struct NewAccount {
     pub(crate) protection: KeyProtection,
     /// Where the phrase goes.
     pub(crate) phrase_to: PhraseTo,
+    /// What its first device may do.
+    pub(crate) role: candor_wire::statement::Role,
 }
 
 /// Makes the account. The person has the phrase before the cell is asked: an account that nobody
@@ -289,6 +289,7 @@ pub(crate) fn make(app: &App, new: NewAccount) -> Outcome<Opened> {
         name,
         protection,
         phrase_to,
+        role,
     } = new;
     let phrase = engine::draw_phrase(&SystemEntropy)?;
     let confirmed = phrase_to.keep(app, &phrase)?;
@@ -299,6 +300,7 @@ pub(crate) fn make(app: &App, new: NewAccount) -> Outcome<Opened> {
         embedded: embedded.as_ref(),
         account_name: name,
         protection,
+        role,
     };
     match engine::create_account(device::enrol_params(app, enrol), &phrase) {
         Ok(engine) => {
@@ -335,7 +337,6 @@ fn confirm(app: &App, engine: &Engine) -> Outcome {
 }
 
 fn recover(app: &App, args: &AccountRecover) -> Outcome {
-    only_full(args.role)?;
     let given = args.cell.as_deref().map(invitation_of).transpose()?;
     // A device that a restored cell does not know any more joins anew, in its own home.
     let former = device::former(app)?;
@@ -367,6 +368,7 @@ fn recover(app: &App, args: &AccountRecover) -> Outcome {
         embedded: embedded.as_ref(),
         account_name: args.name.clone().unwrap_or(name),
         protection,
+        role: role_of(args.role),
     };
     let engine = engine::recover_account(device::enrol_params(app, enrol), &phrase)?;
     let opened = Opened {

@@ -40,7 +40,7 @@ pub(crate) struct UpArgs {
 pub(crate) enum Role {
     /// May do everything
     Full,
-    /// May only add to backups; not available in this version
+    /// May only add to backups: it holds no key that reads them, and deletes nothing
     WriteOnly,
 }
 

@@ -292,6 +292,8 @@ pub(crate) struct Enrol<'a> {
     pub(crate) account_name: String,
     /// How the keys are protected.
     pub(crate) protection: KeyProtection,
+    /// What the device may do.
+    pub(crate) role: Role,
 }
 
 /// The engine's parameters for it.
@@ -302,7 +304,7 @@ pub(crate) fn enrol_params(app: &App, enrol: Enrol<'_>) -> EnrolParams {
         door: door_to(enrol.embedded),
         account_name: enrol.account_name,
         device_name: device_name(),
-        role: Role::Full,
+        role: enrol.role,
         protection: enrol.protection,
         runtime: app.runtime.handle().clone(),
         clock: Arc::new(SystemClock),

@@ -15,6 +15,9 @@
 //! Statements that reached the cell while its answer was lost are recognised by their commitments
 //! when the chain is read again, and are not stated twice.
 
+mod labels;
+mod writer;
+
 use std::sync::Arc;
 
 use candor_consent::{Errand, errand};
@@ -27,17 +30,20 @@ use candor_wire::errand::{ERRAND_VERSION, ErrandToken, Purpose, SignedErrand};
 use candor_wire::ids::{Label, RequestNonce, Salt};
 use candor_wire::limits::ERRAND_MAX_MS;
 use candor_wire::sign::{Ed25519Public, SecretKey};
-use candor_wire::statement::{Body, DeviceAdded, Draft, Genesis, Kind, genesis_link};
+use candor_wire::statement::{Body, DeviceAdded, Draft, Genesis, Kind, Role, genesis_link};
 use candor_wire::{AccountId, CellId, DeviceId, Millis, StatementId};
-use hmac::{KeyInit as _, Mac as _};
 
+pub use self::labels::label;
+use self::labels::label_of;
+pub use self::writer::WRITER_VAULTS;
+use self::writer::give_vaults;
 use crate::api::{Api, ApiError, CheckedCell};
 pub use crate::chain::Chain;
 use crate::chain::{LoadError, acknowledge};
 use crate::clock::Clock;
 use crate::egress::Egress;
 use crate::epochs::{self, EpochError, Recipients, ScopeKeys};
-use crate::keystore::{KeyStore, KeyStoreError};
+use crate::keystore::{KeyStore, KeyStoreError, WriterKeys};
 use crate::memory::{Memory, MemoryError};
 use crate::phrase::RecoveryPhrase;
 use crate::seal_small;
@@ -46,7 +52,6 @@ use crate::seal_small;
 /// second lose once; ten times mean that something else is wrong.
 pub const APPEND_TRIES_MAX: u32 = 10;
 
-const INFO_WATCH: &[u8] = b"candor/account/watch/1";
 const INFO_NAME: &[u8] = b"candor/account/device-name/1";
 
 /// Why something about the account did not happen.
@@ -183,20 +188,6 @@ pub fn device_errand(
     Ok(Api::new(egress.open(Box::new(errand), signing)?))
 }
 
-/// The log label of the `n`-th statement of a kind (from 0): HMAC-SHA256 under that kind's watch key,
-/// which is derived from the key of the account's first epoch.
-pub fn label(account_keys: &ScopeKeys, kind: Kind, n: u64) -> Option<Label> {
-    account_keys.get(1).map(|first| label_of(first, kind, n))
-}
-
-fn label_of(first: &EpochKey, kind: Kind, n: u64) -> Label {
-    let watch = first.derive(&[INFO_WATCH, &[kind.code()]]);
-    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(watch.as_ref())
-        .expect("HMAC takes keys of every length");
-    mac.update(&n.to_be_bytes());
-    Label::from_bytes(mac.finalize().into_bytes().into())
-}
-
 /// Seals a device's name for the account's devices.
 fn seal_name(
     name: &str,
@@ -294,8 +285,16 @@ pub async fn create(
     }
     .await;
     api.close().await;
-    let chain = result?;
-    keys.put_keys(scope);
+    let mut chain = result?;
+    if keys.role() == Role::WriteOnly {
+        let root = Arc::new(phrase.root());
+        let api = root_api(egress, &root, Some(account), surroundings)?;
+        let given = give_vaults(&api, &mut chain, memory, keys, &root, &scope, surroundings).await;
+        api.close().await;
+        given?;
+    } else {
+        keys.put_keys(scope);
+    }
     keys.set_enrolled(account, chain.genesis());
     keys.save()?;
     Ok(chain)
@@ -311,7 +310,8 @@ fn first_records(
 ) -> Result<(Vec<Record>, ScopeKeys), AccountError> {
     let root = phrase.root();
     let recovery = phrase.recovery().public();
-    let recipients = Recipients::new(recovery, [(keys.device(), keys.agreement().public())]);
+    let members = (keys.role() == Role::Full).then(|| (keys.device(), keys.agreement().public()));
+    let recipients = Recipients::new(recovery, members);
     let (epoch, scope) = epochs::begin(account, None, &recipients, surroundings.entropy)?;
     let first = scope
         .get(1)
@@ -323,6 +323,11 @@ fn first_records(
     };
     let device = Some(keys.device());
     let signing = keys.signing();
+    // A write-only device states no epoch, and holds no key of one.
+    let (states, with) = match keys.role() {
+        Role::Full => (device, signing.as_ref()),
+        Role::WriteOnly => (None, &root),
+    };
     let bodies = [
         (None, &root, Body::Genesis(Box::new(genesis))),
         (
@@ -330,7 +335,7 @@ fn first_records(
             &root,
             enrolment(account, keys, first, surroundings.entropy)?,
         ),
-        (device, signing.as_ref(), Body::Epoch(Box::new(epoch))),
+        (states, with, Body::Epoch(Box::new(epoch))),
     ];
     let mut records = Vec::with_capacity(bodies.len());
     let mut tip = genesis_link();
@@ -407,6 +412,10 @@ pub async fn recover(
     .await;
     api.close().await;
     let mut chain = result?;
+    if keys.role() == Role::WriteOnly {
+        keys.save()?;
+        return Ok(chain);
+    }
     // From here on this device speaks for itself: it makes itself a member of every epoch.
     let api = device_errand(egress, keys, Purpose::Consent, surroundings)?;
     let joined = join_epochs(&api, &mut chain, keys, memory, surroundings).await;
@@ -449,18 +458,23 @@ async fn recover_with(
         read_on(api, &mut chain, memory).await?;
     }
     memory.remember_chain(chain.view())?;
+    let is_full = keys.role() == Role::Full;
     let scopes = std::iter::once(None).chain(chain.view().vaults().map(Some));
-    for record in scopes.filter_map(|scope| chain.view().epoch(scope)) {
+    for record in scopes.filter_map(|scope| chain.view().epoch(scope).filter(|_| is_full)) {
         keys.put_keys(epochs::open(account, record, None, &recovery)?);
     }
-    let account_keys = keys
-        .keys(None)
-        .ok_or(AccountError::Epoch(EpochError::Rejected))?;
+    let record = chain.view().epoch(None);
+    let record = record.ok_or(AccountError::Epoch(EpochError::Rejected))?;
+    let account_keys = epochs::open(account, record, None, &recovery)?;
     if chain.view().device(&keys.device()).is_none() {
         let first = account_keys
             .get(1)
             .ok_or(AccountError::Epoch(EpochError::Rejected))?;
         let body = enrolment(account, keys, first, surroundings.entropy)?;
+        if !is_full {
+            // The watch keys first: what is stated needs its label.
+            keys.set_writer(WriterKeys::new(labels::watch_keys(first), Vec::new()));
+        }
         append_as(
             api,
             &mut chain,
@@ -469,6 +483,18 @@ async fn recover_with(
             None,
             root,
             vec![body],
+            surroundings,
+        )
+        .await?;
+    }
+    if !is_full {
+        give_vaults(
+            api,
+            &mut chain,
+            memory,
+            keys,
+            root,
+            &account_keys,
             surroundings,
         )
         .await?;
@@ -655,8 +681,6 @@ async fn append_as(
     surroundings: Surroundings<'_>,
 ) -> Result<(), AccountError> {
     let account = chain.account();
-    let account_keys = keys.keys(None).ok_or(AccountError::NotEnrolled)?;
-    let first = account_keys.get(1).ok_or(AccountError::NotEnrolled)?;
     let mut drafts = Vec::with_capacity(bodies.len());
     for body in bodies {
         // The label is decided anew at each try: it counts the statements of its kind.
@@ -670,7 +694,7 @@ async fn append_as(
     }
     for _ in 0..APPEND_TRIES_MAX {
         let before = chain.view().next_sequence();
-        let mut records = sign_all(chain, first, &mut drafts, key);
+        let mut records = sign_all(chain, keys, &mut drafts, key)?;
         match api
             .append_chain(account, chain.view().tip(), records.clone())
             .await
@@ -708,8 +732,6 @@ pub(crate) fn sign_next(
     key: &SecretKey,
     surroundings: Surroundings<'_>,
 ) -> Result<Vec<Record>, AccountError> {
-    let account_keys = keys.keys(None).ok_or(AccountError::NotEnrolled)?;
-    let first = account_keys.get(1).ok_or(AccountError::NotEnrolled)?;
     let label = Label::from_bytes([0; 32]);
     let draft = draft(
         chain.account(),
@@ -718,11 +740,16 @@ pub(crate) fn sign_next(
         body,
         surroundings,
     )?;
-    Ok(sign_all(chain, first, &mut [draft], key))
+    sign_all(chain, keys, &mut [draft], key)
 }
 
 /// Signs the drafts for the places after the chain's end.
-fn sign_all(chain: &Chain, first: &EpochKey, drafts: &mut [Draft], key: &SecretKey) -> Vec<Record> {
+fn sign_all(
+    chain: &Chain,
+    keys: &KeyStore,
+    drafts: &mut [Draft],
+    key: &SecretKey,
+) -> Result<Vec<Record>, AccountError> {
     let history = chain.view().history();
     let mut tip = chain.view().tip();
     let mut kinds: Vec<Kind> = Vec::with_capacity(drafts.len());
@@ -731,13 +758,14 @@ fn sign_all(chain: &Chain, first: &EpochKey, drafts: &mut [Draft], key: &SecretK
         let kind = draft.body.kind();
         let stated = history.iter().filter(|entry| entry.kind == kind).count();
         let in_this_batch = kinds.iter().filter(|other| **other == kind).count();
-        draft.label = label_of(first, kind, (stated + in_this_batch) as u64);
+        draft.label =
+            label(keys, kind, (stated + in_this_batch) as u64).ok_or(AccountError::NotEnrolled)?;
         let (statement, link) = draft.sign(sequence, tip, key);
         records.push(Record::of(statement).expect("a statement that was just made can be read"));
         kinds.push(kind);
         tip = link;
     }
-    records
+    Ok(records)
 }
 
 /// Whether the cell took exactly these records at exactly their places: the answer to an earlier try

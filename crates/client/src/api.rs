@@ -11,7 +11,7 @@ use candor_vault::Presence;
 use candor_wire::api::{
     API_VERSION, AppendChain, Appended, CellDescription, ChainPage, EndpointId, ErasureReply,
     ErrorCode, ErrorReply, FoundAccount, HasObjects, HasReply, HeadReply, ObjectPage, OpenAccount,
-    StateReply, SwapHead, endpoint,
+    RunsPage, StateReply, SwapHead, endpoint,
 };
 use candor_wire::cbor::{self, Canonical};
 use candor_wire::cell::{CellError, CellKeyring, SignedAcknowledgement, SignedCellKeys};
@@ -353,6 +353,24 @@ impl Api {
         let reply: StateReply = self.ask(request).await?;
         version(reply.version)?;
         Ok(reply)
+    }
+
+    /// The heads of a write-only device's vault after one; none if there are no more.
+    pub async fn read_runs(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+        after: u64,
+    ) -> Result<Vec<SignedHead>, ApiError> {
+        let (account, vault) = (account.to_string(), vault.to_string());
+        let places = [("account", account.as_str()), ("vault", vault.as_str())];
+        let request = Call {
+            query: format!("after={after}"),
+            ..call(EndpointId::ReadRuns, &places)
+        };
+        let page: RunsPage = self.ask(request).await?;
+        version(page.version)?;
+        Ok(page.heads)
     }
 
     /// What the cell signed about an erasure, under its receipt's name; `None` if it is not done.

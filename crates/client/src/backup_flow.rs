@@ -304,6 +304,13 @@ impl Engine {
             let mut outcome = backup::run(&mut open.repository, &job, sink, &meter, cancel)
                 .map_err(|error| run_failed(&error))?;
             meter.finish();
+            if outcome.staged.is_none()
+                && outcome.stats.bytes_stored == 0
+                && let Some(run) = &mut open.run
+            {
+                run.state.stored_nothing();
+                run.state.save(&run.path)?;
+            }
             let is_there = match outcome.staged.take() {
                 Some(staged) => self.add_snapshot(open, staged, &outcome.snapshot, time)?,
                 None => true,

@@ -28,6 +28,8 @@ use crate::commands::{Answered, ConsentView, Failure, FailureKind, ProposalView,
 use crate::device_store::{BackupSet, PendingWithdrawal};
 use crate::engine::{Engine, unknown_chain};
 use crate::epochs::{self, Recipients};
+use candor_wire::chain::AccountView as ChainView;
+use candor_wire::statement::Role;
 
 /// How long a consent is proposed for, in days: a year, within the 13 months that are allowed.
 pub(crate) const CONSENT_DAYS: i64 = 365;
@@ -305,11 +307,7 @@ impl Engine {
         let vault = match set.vault.filter(|vault| !is_erased(vault)) {
             Some(vault) => vault,
             None => {
-                let mut id = [0; VaultId::BYTES];
-                self.entropy
-                    .fill(&mut id)
-                    .map_err(|error| Failure::of(&error))?;
-                let vault = VaultId::from_bytes(id);
+                let vault = self.new_vault(&view)?;
                 // What is being erased stays apart from what is stored from now on.
                 self.store().assign_vault(&set.name, vault, set.vault)?;
                 vault
@@ -340,6 +338,33 @@ impl Engine {
             .ok_or_else(unknown_chain)?;
         bodies.push(Body::ConsentGiven(Box::new(record)));
         Ok(bodies)
+    }
+
+    /// A vault for a set: a new one, or, on a write-only device, which can make none, one that it was given.
+    fn new_vault(&self, view: &ChainView) -> Result<VaultId, Failure> {
+        if self.facts.role == Role::Full {
+            let mut id = [0; VaultId::BYTES];
+            let filled = self.entropy.fill(&mut id);
+            filled.map_err(|error| Failure::of(&error))?;
+            return Ok(VaultId::from_bytes(id));
+        }
+        let taken: Vec<VaultId> = self
+            .store()
+            .sets()?
+            .iter()
+            .filter_map(|set| set.vault)
+            .collect();
+        let keys = self.keys();
+        let mut given = keys.writer().into_iter().flat_map(|writer| writer.vaults());
+        let is_free =
+            |vault: &VaultId| !taken.contains(vault) && view.erasure_of(Some(vault)).is_none();
+        given.find(is_free).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Policy,
+                "a write-only device has room for eight backup sets, and all are taken",
+            )
+            .with_hint("put the folders into fewer sets, or use a full device")
+        })
     }
 
     /// The record of a vault's first epoch. Its key is durable when this returns, and stays the same

@@ -15,10 +15,12 @@
 use std::collections::BTreeMap;
 
 use candor_vault::entropy::EntropyError;
+use candor_vault::runs::RunSecrets;
 use candor_vault::secret::{SecretBytes, scrub_stack};
 use candor_vault::{Entropy, EpochKey, KeysError, VaultKeys};
 use candor_wire::chain::AccountView;
 use candor_wire::epoch::{EPOCH_RECORD_VERSION, EpochRecord, Wrap, wrap_info};
+use candor_wire::head::{RunKey, run_info};
 use candor_wire::statement::{AGREEMENT_PUBLIC_BYTES, Role};
 use candor_wire::{AccountId, DeviceId, VaultId};
 use hpke::aead::AesGcm256;
@@ -276,6 +278,82 @@ fn record_of(
     })
 }
 
+/// Draws the secrets of a run of a write-only device, and seals them to the newest epoch of its vault. The device
+/// keeps none of it: what it stores decrypts nothing.
+pub fn begin_run(
+    account: AccountId,
+    epoch: &EpochRecord,
+    device: DeviceId,
+    number: u32,
+    chunk_ids: &[u8; SECRET_BYTES],
+    entropy: &dyn Entropy,
+) -> Result<(RunKey, EpochKey), EpochError> {
+    let made = draw_run(account, epoch, device, number, chunk_ids, entropy);
+    scrub_stack();
+    made
+}
+
+#[inline(never)]
+fn draw_run(
+    account: AccountId,
+    epoch: &EpochRecord,
+    device: DeviceId,
+    number: u32,
+    chunk_ids: &[u8; SECRET_BYTES],
+    entropy: &dyn Entropy,
+) -> Result<(RunKey, EpochKey), EpochError> {
+    let vault = epoch.vault.ok_or(EpochError::Rejected)?;
+    let mut secrets = Zeroizing::new([0; 2 * SECRET_BYTES]);
+    entropy.fill(&mut secrets[..SECRET_BYTES])?;
+    secrets[SECRET_BYTES..].copy_from_slice(chunk_ids);
+    let info = run_info(&account, &vault, &device, epoch.epoch, number);
+    let (encapsulated, sealed) = seal_to(&epoch.public, &info, secrets.as_ref(), entropy)?;
+    let mut key = Zeroizing::new([0; SECRET_BYTES]);
+    key.copy_from_slice(&secrets[..SECRET_BYTES]);
+    let run = RunKey {
+        number,
+        epoch: epoch.epoch,
+        encapsulated,
+        sealed,
+    };
+    Ok((run, EpochKey::from_bytes(&key)))
+}
+
+/// Opens the secrets of a run with the keys of its vault.
+pub fn open_run(
+    account: AccountId,
+    device: DeviceId,
+    run: &RunKey,
+    keys: &ScopeKeys,
+) -> Result<RunSecrets, EpochError> {
+    let opened = unseal_run(account, device, run, keys);
+    scrub_stack();
+    opened
+}
+
+#[inline(never)]
+fn unseal_run(
+    account: AccountId,
+    device: DeviceId,
+    run: &RunKey,
+    keys: &ScopeKeys,
+) -> Result<RunSecrets, EpochError> {
+    let vault = keys.scope.ok_or(EpochError::Rejected)?;
+    let secret = keys.get(run.epoch).ok_or(EpochError::Rejected)?;
+    let pair = epoch_pair(&account, Some(vault), run.epoch, secret);
+    let info = run_info(&account, &vault, &device, run.epoch, run.number);
+    let opened = open_with(&pair, &info, &run.encapsulated, &run.sealed)?;
+    let (secrets, rest) = opened.as_chunks::<SECRET_BYTES>();
+    let ([key, chunk_ids], []) = (secrets, rest) else {
+        return Err(EpochError::Rejected);
+    };
+    Ok(RunSecrets {
+        number: run.number,
+        key: EpochKey::from_bytes(key),
+        chunk_ids: SecretBytes::copy_of(chunk_ids),
+    })
+}
+
 /// Whether the key of the record's epoch among `keys` is the one that the record announces.
 pub fn is_announced(account: AccountId, record: &EpochRecord, keys: &ScopeKeys) -> bool {
     let is_same = keys.scope == record.vault
@@ -333,6 +411,21 @@ fn wrap(
     info: &[u8],
     entropy: &dyn Entropy,
 ) -> Result<Wrap, EpochError> {
+    let (encapsulated, ciphertext) = seal_to(public, info, secret.as_bytes(), entropy)?;
+    Ok(Wrap {
+        recipient,
+        encapsulated,
+        ciphertext,
+    })
+}
+
+/// HPKE in base mode: the encapsulated key and the ciphertext.
+fn seal_to(
+    public: &[u8; AGREEMENT_PUBLIC_BYTES],
+    info: &[u8],
+    plain: &[u8],
+    entropy: &dyn Entropy,
+) -> Result<(Vec<u8>, Vec<u8>), EpochError> {
     let public = PublicKey::from_bytes(public).map_err(|_| EpochError::Recipient)?;
     let mut random = Random {
         entropy,
@@ -343,7 +436,7 @@ fn wrap(
             &OpModeS::Base,
             &public,
             info,
-            secret.as_bytes(),
+            plain,
             &[],
             &mut random,
         )
@@ -351,31 +444,35 @@ fn wrap(
     if random.failed {
         return Err(EpochError::Entropy);
     }
-    Ok(Wrap {
-        recipient,
-        encapsulated: encapsulated.to_bytes().to_vec(),
-        ciphertext,
-    })
+    Ok((encapsulated.to_bytes().to_vec(), ciphertext))
 }
 
 fn unwrap(wrap: &Wrap, secret: &AgreementSecret, info: &[u8]) -> Result<EpochKey, EpochError> {
-    let encapsulated =
-        EncappedKey::from_bytes(&wrap.encapsulated).map_err(|_| EpochError::Rejected)?;
+    let opened = open_with(secret, info, &wrap.encapsulated, &wrap.ciphertext)?;
+    let bytes = opened
+        .as_slice()
+        .try_into()
+        .map_err(|_| EpochError::Rejected)?;
+    Ok(EpochKey::from_bytes(bytes))
+}
+
+fn open_with(
+    secret: &AgreementSecret,
+    info: &[u8],
+    encapsulated: &[u8],
+    ciphertext: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, EpochError> {
+    let encapsulated = EncappedKey::from_bytes(encapsulated).map_err(|_| EpochError::Rejected)?;
     // X-Wing never fails on a wrong ciphertext: it gives another shared secret, and the AEAD refuses.
     let opened = hpke::single_shot_open::<AesGcm256, HkdfSha256, XWing>(
         &OpModeR::Base,
         &secret.private(),
         &encapsulated,
         info,
-        &wrap.ciphertext,
+        ciphertext,
         &[],
     );
-    let opened = Zeroizing::new(opened.map_err(|_| EpochError::Rejected)?);
-    let bytes = opened
-        .as_slice()
-        .try_into()
-        .map_err(|_| EpochError::Rejected)?;
-    Ok(EpochKey::from_bytes(bytes))
+    opened.map(Zeroizing::new).map_err(|_| EpochError::Rejected)
 }
 
 /// Account, presence of a vault, vault, and epoch: 37 bytes.

@@ -156,6 +156,12 @@ impl Home {
         Ok(folder.join(format!("{vault}.sqlite")))
     }
 
+    /// Where a write-only device remembers its runs into a vault.
+    pub fn writer_state(&self, vault: &VaultId) -> Result<PathBuf, HomeError> {
+        let index = self.index(vault)?;
+        Ok(index.with_file_name(format!("{vault}.runs")))
+    }
+
     /// Where the stat cache of a vault lies.
     pub fn stat_cache(&self, vault: &VaultId) -> Result<PathBuf, HomeError> {
         Ok(self.index(vault)?.with_extension("stat.sqlite"))

@@ -27,7 +27,7 @@ use candor_vault::entropy::EntropyError;
 use candor_wire::cell::Invitation;
 use candor_wire::limits::NAME_MAX_BYTES;
 use candor_wire::sign::{SecretKey, SigningSeeds};
-use candor_wire::statement::Role;
+use candor_wire::statement::{Kind, Role};
 use candor_wire::{AccountId, DeviceId, StatementId, VaultId};
 use zeroize::Zeroizing;
 
@@ -161,6 +161,41 @@ pub struct KeyStore {
     agreement: AgreementSecret,
     ledger_key: LedgerKey,
     scopes: BTreeMap<Option<VaultId>, ScopeKeys>,
+    writer: Option<WriterKeys>,
+}
+
+/// What a write-only device has in the place of the account's and its vaults' keys. None of it decrypts anything.
+/// Has no `Debug`; wiped when dropped.
+pub struct WriterKeys {
+    /// The account's watch keys by kind of statement, from kind 1 on, 32 bytes each.
+    watch: Zeroizing<Vec<u8>>,
+    /// Its vaults in the order in which sets take them, each with the key of its content ids.
+    vaults: Vec<(VaultId, SecretBytes)>,
+}
+
+impl WriterKeys {
+    /// Takes the watch keys, one after another, and the vaults.
+    pub const fn new(watch: Zeroizing<Vec<u8>>, vaults: Vec<(VaultId, SecretBytes)>) -> Self {
+        Self { watch, vaults }
+    }
+
+    /// The watch key of a kind.
+    pub fn watch(&self, kind: Kind) -> Option<&[u8; 32]> {
+        let place = usize::from(kind.code()).checked_sub(1)?;
+        self.watch.as_chunks::<32>().0.get(place)
+    }
+
+    /// The device's vaults.
+    pub fn vaults(&self) -> impl Iterator<Item = VaultId> + '_ {
+        self.vaults.iter().map(|(vault, _)| *vault)
+    }
+
+    /// The key of the content ids in a vault.
+    pub fn chunk_ids(&self, vault: &VaultId) -> Option<&[u8; 32]> {
+        let mut vaults = self.vaults.iter();
+        let found = vaults.find(|(known, _)| known == vault);
+        found.map(|(_, key)| key.as_array())
+    }
 }
 
 /// Tells what stands at `path`, from its header alone.
@@ -249,6 +284,7 @@ impl KeyStore {
             agreement: AgreementSecret::from_seed(&agreement),
             ledger_key: LedgerKey::from_bytes(&ledger),
             scopes: BTreeMap::new(),
+            writer: None,
         };
         store.save()?;
         Ok(store)
@@ -360,6 +396,16 @@ impl KeyStore {
     /// The keys of a vault, or of the account itself.
     pub fn keys(&self, scope: Option<VaultId>) -> Option<&ScopeKeys> {
         self.scopes.get(&scope)
+    }
+
+    /// What a write-only device has instead of keys, once it is enrolled.
+    pub const fn writer(&self) -> Option<&WriterKeys> {
+        self.writer.as_ref()
+    }
+
+    /// Takes what a write-only device has instead of keys.
+    pub fn set_writer(&mut self, writer: WriterKeys) {
+        self.writer = Some(writer);
     }
 
     /// Notes the account before the cell knows this device.

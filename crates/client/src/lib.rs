@@ -40,6 +40,8 @@ mod rejoin;
 mod restore_flow;
 mod seal_small;
 mod vault_access;
+mod writer_flow;
+mod writer_state;
 
 #[cfg(test)]
 mod test_support;

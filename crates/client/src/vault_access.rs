@@ -17,10 +17,11 @@ use candor_wire::{Millis, ObjectId, VaultId};
 use crate::api::{Api, ApiError};
 use crate::bridge::CellObjects;
 use crate::commands::{Failure, FailureKind};
-use crate::engine::Engine;
+use crate::engine::{Engine, unknown_chain};
 use crate::erase_flow;
 use crate::events::Events;
 use crate::memory::RememberedHead;
+use crate::writer_flow::{Run, check_mover};
 
 /// How often a run tries to move the head when other devices are faster. Each loss means that
 /// somebody else's backup was done in between, so more than a few in a row do not happen.
@@ -52,10 +53,12 @@ pub(crate) struct OpenVault {
     pub(crate) head: Option<KnownHead>,
     pub(crate) repository: Repository,
     pub(crate) objects: Arc<CellObjects>,
+    /// The run of this device, if it is write-only.
+    pub(crate) run: Option<Run>,
 }
 
 /// What a reply about a head must fit.
-fn disagreement() -> Failure {
+pub(crate) fn disagreement() -> Failure {
     Failure::new(
         FailureKind::Integrity,
         "the vault's head and its manifest do not belong together",
@@ -85,6 +88,7 @@ impl Engine {
                 .map(|entry| entry.added.signing.ed25519())
         };
         let head = signed.verify(&account, &vault, key_of)?;
+        check_mover(view, &vault, &head)?;
         let known = KnownHead {
             counter: head.counter,
             hash: signed.hash(),
@@ -107,28 +111,38 @@ impl Engine {
     ) -> Result<OpenVault, Failure> {
         self.memory.check_format(seal::FORMAT, seal::SUITE)?;
         let view = self.view()?;
-        let keys = self.vault_keys(vault)?;
-        let head = self.read_head(objects.api(), &view, vault)?;
-        let manifest = head.map(|head| head.manifest);
-        let repository = match self.open_repository(&keys, manifest, &objects) {
-            Err(RepositoryError::Index(IndexError::Damaged(_))) => {
-                events.step("the local index is damaged; it is built again from the cell");
-                let path = self.home.index(&vault)?;
-                candor_vault::Index::delete(&path).map_err(|error| {
-                    Failure::new(FailureKind::Failed, "the local index cannot be deleted")
-                        .because(&error)
-                })?;
-                self.open_repository(&keys, manifest, &objects)?
-            }
-            opened => opened?,
+        let writer = view.writer_of(&vault);
+        let keys = match writer {
+            Some(_) => None,
+            None => Some(self.vault_keys(vault)?),
         };
-        if repository.manifest().counter != head.map_or(0, |head| head.counter) {
+        let head = self.read_head(objects.api(), &view, vault)?;
+        if writer == Some(self.facts.device) {
+            let (repository, run) = self.open_own_run(&view, vault, head, &objects, events)?;
+            return Ok(OpenVault {
+                vault,
+                head,
+                repository,
+                objects,
+                run: Some(run),
+            });
+        }
+        let manifest = head.map(|head| head.manifest);
+        let repository = match (writer, keys) {
+            (Some(device), _) => self.open_runs_of(vault, device, head, &objects, events)?,
+            (None, keys) => {
+                let keys = keys.ok_or_else(unknown_chain)?;
+                self.open_shared(&keys, manifest, &objects, events)?
+            }
+        };
+        if repository.manifest().counter != head.map_or(0, |head| head.counter) && writer.is_none()
+        {
             return Err(disagreement());
         }
         self.memory.remember_format(seal::FORMAT, seal::SUITE)?;
         let listed = listed(&repository);
         let missing = self.store().see_listed(&vault, &listed, self.now())?;
-        if let Some(manifest) = manifest {
+        if let Some(manifest) = manifest.filter(|_| writer.is_none()) {
             self.store().see_manifest(&vault, &manifest)?;
         }
         if missing > 0 {
@@ -141,7 +155,32 @@ impl Engine {
             head,
             repository,
             objects,
+            run: None,
         })
+    }
+
+    /// Opens the repository of a vault that full devices share.
+    fn open_shared(
+        &self,
+        keys: &Arc<VaultKeys>,
+        manifest: Option<ObjectId>,
+        objects: &Arc<CellObjects>,
+        events: &Events,
+    ) -> Result<Repository, Failure> {
+        let vault = keys.vault();
+        let repository = match self.open_repository(keys, manifest, objects) {
+            Err(RepositoryError::Index(IndexError::Damaged(_))) => {
+                events.step("the local index is damaged; it is built again from the cell");
+                let path = self.home.index(&vault)?;
+                candor_vault::Index::delete(&path).map_err(|error| {
+                    Failure::new(FailureKind::Failed, "the local index cannot be deleted")
+                        .because(&error)
+                })?;
+                self.open_repository(keys, manifest, objects)?
+            }
+            opened => opened?,
+        };
+        Ok(repository)
     }
 
     fn open_repository(
@@ -203,6 +242,7 @@ impl Engine {
             device: self.facts.device,
             time: now,
             condemned: staged.condemned().to_vec(),
+            runs: open.run.as_ref().map(|run| run.state.runs()),
         };
         if next.counter != staged.counter() {
             return Err(disagreement());
@@ -224,6 +264,11 @@ impl Engine {
                 self.memory.remember_head(known.seen(open.vault))?;
                 open.head = Some(known);
                 open.repository.accept(staged)?;
+                if let Some(run) = &mut open.run {
+                    let snapshots = open.repository.manifest().snapshots.clone();
+                    run.state.published(known.manifest, snapshots);
+                    run.state.save(&run.path)?;
+                }
                 Ok(Moved::Done)
             }
             Err(ApiError::Refused {
@@ -255,6 +300,8 @@ impl Engine {
         for _ in 0..HEAD_TRIES_MAX {
             let head = match self.try_head(open, staged, now)? {
                 Moved::Done => return Ok(true),
+                // It reads nothing back, so it cannot go on from what another copy of it did.
+                _ if open.run.is_some() => return Err(RepositoryError::Outdated.into()),
                 Moved::Faster(head) => head,
                 Moved::Gone => {
                     let head = open.head.ok_or(RepositoryError::Outdated)?;

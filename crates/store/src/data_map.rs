@@ -216,4 +216,16 @@ pub const COLUMNS: &[Column] = &[
     ),
     policy("erasures", "erased_at", "when it was done, milliseconds"),
     enforced("erasures", "receipt", "the signed receipt and its salt"),
+    policy("runs", "account", "whose vault"),
+    policy("runs", "vault", "random id of a write-only device's vault"),
+    enforced(
+        "runs",
+        "counter",
+        "number of the head, signed by the device",
+    ),
+    enforced(
+        "runs",
+        "head",
+        "the signed head, kept also when others come after it",
+    ),
 ];

@@ -149,6 +149,7 @@ struct Tables {
     accounts: BTreeMap<AccountId, Account>,
     chains: BTreeMap<AccountId, Vec<ChainRow>>,
     heads: BTreeMap<(AccountId, VaultId), Head>,
+    runs: BTreeMap<(AccountId, VaultId, u64), Bytes>,
     objects: BTreeMap<ObjectKey, LedgerEntry>,
     nonces: BTreeSet<(DeviceId, RequestNonce)>,
     nonces_by_time: BTreeSet<(Millis, DeviceId, RequestNonce)>,
@@ -310,6 +311,11 @@ impl Tables {
             if let Some(entry) = stored.filter(|entry| entry.state == ObjectState::Stored) {
                 entry.condemned_at.get_or_insert(swap.new.moved_at);
             }
+        }
+        if swap.is_run {
+            let counter = swap.new.mark.counter;
+            let head = swap.new.bytes.clone();
+            self.runs.insert((swap.account, swap.vault, counter), head);
         }
         self.heads.insert(place, swap.new);
         self.log.mark_changed(swap.account);
@@ -585,6 +591,35 @@ impl Records for MemoryRecords {
     ) -> Pending<'_, Result<Option<Head>, RecordsError>> {
         self.once(None, |tables| {
             Ok(tables.heads.get(&(account, vault)).cloned())
+        })
+    }
+
+    fn runs(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+        after: u64,
+        limit: usize,
+    ) -> Pending<'_, Result<(Vec<Bytes>, bool), RecordsError>> {
+        self.once(None, |tables| {
+            let from = (account, vault, after.saturating_add(1));
+            let all: Vec<&Bytes> = tables
+                .runs
+                .range(from..=(account, vault, u64::MAX))
+                .map(|(_, head)| head)
+                .collect();
+            let mut bytes = 0;
+            let fitting = all
+                .iter()
+                .take_while(|head| {
+                    let first = bytes == 0;
+                    bytes += head.len();
+                    first || bytes <= CHAIN_PAGE_MAX_BYTES
+                })
+                .take(limit.min(ROWS_MAX))
+                .count();
+            let page = all[..fitting].iter().map(|&head| head.clone()).collect();
+            Ok((page, fitting < all.len()))
         })
     }
 

@@ -278,6 +278,8 @@ pub struct HeadSwap {
     pub condemned: Vec<ObjectId>,
     /// Objects that have to be stored still, and are not condemned any longer.
     pub needed: Vec<ObjectId>,
+    /// Whether the new head is kept for good, also when others come after it ([`Records::runs`]).
+    pub is_run: bool,
 }
 
 /// What came of a swap.
@@ -491,6 +493,16 @@ pub trait Records: Send + Sync + 'static {
         account: AccountId,
         vault: VaultId,
     ) -> Pending<'_, Result<Option<Head>, RecordsError>>;
+
+    /// Up to `limit` heads of a vault that are kept for good, by counter, of those above `after`; and no more than
+    /// [`CHAIN_PAGE_MAX_BYTES`] unless a single one is larger. Also whether there are more.
+    fn runs(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+        after: u64,
+        limit: usize,
+    ) -> Pending<'_, Result<(Vec<Bytes>, bool), RecordsError>>;
 
     /// Moves the head of a vault, if it stands where the caller says, and only forwards. In the same step it
     /// condemns objects and takes others off: no object is let go between.

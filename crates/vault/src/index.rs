@@ -310,11 +310,42 @@ impl Index {
         source: &dyn ObjectSource,
         entropy: &dyn Entropy,
     ) -> Result<Vec<ObjectId>, IndexError> {
+        self.settle_where("state <> 2", RESCUED_MAX, source, entropy)
+    }
+
+    /// The same for all packs, for a device that can rescue nothing: what is condemned is forgotten like what is
+    /// gone. Without `keeps_unlisted`, packs that no manifest lists are forgotten in any case.
+    pub(crate) fn settle_all(
+        &self,
+        keeps_unlisted: bool,
+        source: &dyn ObjectSource,
+        entropy: &dyn Entropy,
+    ) -> Result<(), IndexError> {
+        if !keeps_unlisted {
+            let mut state = self.lock();
+            let transaction = state.connection.transaction()?;
+            if transaction.execute("DELETE FROM pack WHERE state <> 2", [])? > 0 {
+                rebuild_chunks(&transaction)?;
+                write_lineage(&transaction, entropy)?;
+            }
+            transaction.commit()?;
+            state.bloom = None;
+        }
+        self.settle_where("1", 0, source, entropy).map(|_| ())
+    }
+
+    fn settle_where(
+        &self,
+        which: &str,
+        rescued_max: usize,
+        source: &dyn ObjectSource,
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<ObjectId>, IndexError> {
         let unlisted = {
             let state = self.lock();
-            let mut statement = state
-                .connection
-                .prepare("SELECT number, object, state FROM pack WHERE state <> 2")?;
+            let mut statement = state.connection.prepare(&format!(
+                "SELECT number, object, state FROM pack WHERE {which}"
+            ))?;
             let rows = statement.query_map([], |row| {
                 Ok((row.get(0)?, row.get::<_, [u8; 32]>(1)?, row.get(2)?))
             })?;
@@ -333,10 +364,10 @@ impl Index {
             for (at, (number, _, was)) in page.iter().enumerate() {
                 let is_condemned = match answers.get(at) {
                     Some(Presence::Stored) => false,
-                    Some(Presence::Condemned) if condemned.len() < RESCUED_MAX => true,
+                    Some(Presence::Condemned) if condemned.len() < rescued_max => true,
                     _ => {
                         transaction.execute("DELETE FROM pack WHERE number = ?1", [number])?;
-                        forgotten |= *was == STATE_ACKNOWLEDGED;
+                        forgotten |= *was != STATE_PENDING;
                         continue;
                     }
                 };

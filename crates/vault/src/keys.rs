@@ -25,6 +25,9 @@ pub const EPOCH_KEY_BYTES: usize = 32;
 /// Most epochs of one vault: each revocation makes one; bounds what a hostile list can allocate.
 pub const EPOCHS_MAX: usize = 4096;
 
+/// Most runs of a write-only device that one vault holds: hourly ones of more than a year.
+pub const RUNS_MAX: usize = 10_000;
+
 /// Separates the key of content ids from every other derived key.
 const CHUNK_ID_DOMAIN: &[u8] = b"candor/vault/chunk-id";
 
@@ -113,6 +116,31 @@ impl VaultKeys {
             current,
             epochs: known,
             chunk_id_key,
+        })
+    }
+
+    /// The secrets of a write-only device's vault: keys of runs in the place of epochs, numbered like them, and the
+    /// key of the content ids, which is the device's own. A number that was given before keeps its first key.
+    pub fn of_runs(
+        account: AccountId,
+        vault: VaultId,
+        runs: impl IntoIterator<Item = (u32, EpochKey)>,
+        chunk_id_key: &[u8; 32],
+    ) -> Result<Self, KeysError> {
+        let mut known = BTreeMap::new();
+        for (number, key) in runs {
+            known.entry(number).or_insert(key);
+            if known.len() > RUNS_MAX {
+                return Err(KeysError::TooMany { limit: RUNS_MAX });
+            }
+        }
+        let newest = known.keys().next_back().copied();
+        Ok(Self {
+            account,
+            vault,
+            current: newest.ok_or(KeysError::FirstEpochMissing)?,
+            epochs: known,
+            chunk_id_key: SecretBytes::copy_of(chunk_id_key),
         })
     }
 

@@ -23,6 +23,7 @@ mod pool;
 pub mod ports;
 pub mod reader;
 pub mod repository;
+pub mod runs;
 pub mod seal;
 pub mod secret;
 pub mod writer;

@@ -23,6 +23,7 @@ use crate::manifest::{
 use crate::merge::{Origin, Planned, plan};
 use crate::ports::{ObjectSink, ObjectSource, SinkError};
 use crate::reader::{ReadError, Reader, fetch_body};
+use crate::runs;
 use crate::seal::{ObjectType, Sealer};
 use crate::writer::{WriteError, Writer, Written};
 
@@ -146,6 +147,8 @@ pub struct Repository {
     head: Option<ObjectId>,
     /// Packs that no manifest lists and that are condemned: whoever lists them rescues them.
     endangered: Vec<ObjectId>,
+    /// Of a write-only device: a manifest lists one run alone, and the ones before are never read.
+    is_run: bool,
 }
 
 impl Repository {
@@ -169,6 +172,7 @@ impl Repository {
             manifest,
             head: None,
             endangered: Vec::new(),
+            is_run: false,
         };
         // After the head was read: what is condemned later is condemned by a later head, and then this one
         // cannot be followed by a change of ours.
@@ -178,6 +182,46 @@ impl Repository {
             None => repository.sync(&repository.manifest, source)?,
         }
         Ok(repository)
+    }
+
+    /// One of a write-only device's vault; see [`crate::runs`].
+    pub(crate) fn of_run(
+        sealer: Arc<Sealer>,
+        index: Index,
+        manifest: Manifest,
+        head: Option<ObjectId>,
+    ) -> Self {
+        Self {
+            sealer,
+            index: Arc::new(index),
+            manifest,
+            head,
+            endangered: Vec::new(),
+            is_run: true,
+        }
+    }
+
+    /// Takes over what a further run lists.
+    pub(crate) fn extend_manifest(&mut self, counter: u64, object: ObjectId, run: Manifest) {
+        self.manifest.counter = counter;
+        self.manifest.snapshots.extend(run.snapshots);
+        self.manifest.indexes.extend(run.indexes);
+        self.head = Some(object);
+    }
+
+    /// A run's head moved: what earlier runs listed stays.
+    fn accept_run(&mut self, staged: Staged) -> Result<(), RepositoryError> {
+        let known = self.index.index_objects().map_err(RepositoryError::Index)?;
+        let mut live = runs::by_name(known);
+        live.extend(&staged.manifest.indexes);
+        self.index
+            .accept(&staged.new_indexes, &live, &[], self.entropy())
+            .map_err(RepositoryError::Index)?;
+        let new = &staged.manifest.snapshots;
+        self.manifest.snapshots = runs::newest_of_each(&self.manifest.snapshots, new);
+        self.manifest.counter = staged.manifest.counter;
+        self.head = Some(staged.object);
+        Ok(())
     }
 
     /// Asks which packs that no manifest lists are still there.
@@ -239,6 +283,9 @@ impl Repository {
             return Err(RepositoryError::RootMissing);
         }
         let mut snapshots = self.manifest.snapshots.clone();
+        if self.is_run {
+            snapshots.clear();
+        }
         snapshots.push(snapshot.clone());
         let change = Change {
             snapshots,
@@ -323,6 +370,9 @@ impl Repository {
 
     /// The head moved to what was staged: from now on it is the vault's state.
     pub fn accept(&mut self, staged: Staged) -> Result<(), RepositoryError> {
+        if self.is_run {
+            return self.accept_run(staged);
+        }
         let (new, live) = (&staged.new_indexes, &staged.manifest.indexes);
         self.index
             .accept(new, live, &staged.gone, self.entropy())

@@ -78,6 +78,8 @@ pub enum EndpointId {
     ReadState,
     /// The receipt of an erasure.
     ReadErasure,
+    /// The heads of a write-only device's vault, all of them.
+    ReadRuns,
 }
 
 /// Whose signature a request carries.
@@ -229,7 +231,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         caller: Caller::Device,
         grants: VAULT_SERVICES,
         errands: READ_HEADS,
-        write_only: false,
+        write_only: true,
         request: BodyKind::Empty,
         reply: BodyKind::Cbor("HeadReply"),
         query: &[],
@@ -242,7 +244,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         caller: Caller::Device,
         grants: VAULT_SERVICES,
         errands: NONE,
-        write_only: false,
+        write_only: true,
         request: BodyKind::Cbor("SwapHead"),
         reply: BodyKind::Empty,
         query: &[],
@@ -325,6 +327,19 @@ pub const ENDPOINTS: &[Endpoint] = &[
         reply: BodyKind::Cbor("StateReply"),
         query: &[],
         summary: "The account's entry in the newest published version of the state map, with its proof.",
+    },
+    Endpoint {
+        id: EndpointId::ReadRuns,
+        method: Method::Get,
+        path: "/v1/accounts/{account}/vaults/{vault}/runs",
+        caller: Caller::Device,
+        grants: VAULT_SERVICES,
+        errands: READ_BACK,
+        write_only: false,
+        request: BodyKind::Empty,
+        reply: BodyKind::Cbor("RunsPage"),
+        query: &["after"],
+        summary: "The heads of a write-only device's vault in their order, a page at a time.",
     },
     Endpoint {
         id: EndpointId::ReadErasure,
@@ -487,6 +502,22 @@ pub struct SwapHead {
     pub rescued: Option<Vec<ObjectId>>,
 }
 body!(SwapHead, "a request to move a head");
+
+/// Reply of [`EndpointId::ReadRuns`].
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct RunsPage {
+    /// Always [`API_VERSION`].
+    #[n(0)]
+    pub version: u8,
+    /// Heads by counter, from the one after the asked on, without a gap.
+    #[n(1)]
+    pub heads: Vec<SignedHead>,
+    /// Whether there are more.
+    #[n(2)]
+    pub more: bool,
+}
+body!(RunsPage, "a page of runs");
 
 /// Reply of [`EndpointId::ReadErasure`].
 #[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]

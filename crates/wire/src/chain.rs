@@ -6,7 +6,8 @@
 //!
 //! 1. Entry 0 is the genesis and is signed by the root key that it names.
 //! 2. A device is added by the root or by a full device that is in the view.
-//! 3. An epoch is signed by a full device; its recipients are the recovery key and devices of the
+//! 3. An epoch is signed by a full device; the first one of a scope also by the root, for a write-only device,
+//!    which states none; its recipients are the recovery key and devices of the
 //!    view, nobody else; numbers have no gaps.
 //! 4. A consent is signed by the very device that it is for. A withdrawal by a full device ends the
 //!    matching grants of all devices; one by a write-only device ends its own.
@@ -364,7 +365,9 @@ impl AccountView {
                 self.add_device(added, parsed)
             }
             Body::Epoch(record) => {
-                only_full()?;
+                if role.is_some() || record.epoch != 1 {
+                    only_full()?;
+                }
                 self.add_epoch(record, sequence)
             }
             Body::ConsentGiven(record) => {
@@ -640,6 +643,21 @@ impl AccountView {
             one.cancelled.is_none() && covers
         });
         standing.map(|(id, entry)| (*id, entry))
+    }
+
+    /// The write-only device whose vault this is: the only device that ever consented for it. Its heads are runs,
+    /// and nobody else moves them.
+    pub fn writer_of(&self, vault: &VaultId) -> Option<DeviceId> {
+        let mut devices = self
+            .consents
+            .values()
+            .filter(|consent| consent.record.vault.as_ref() == Some(vault))
+            .map(|consent| consent.record.device);
+        let first = devices.next()?;
+        let is_writer = self
+            .device(&first)
+            .is_some_and(|entry| entry.added.role == Role::WriteOnly);
+        (is_writer && devices.all(|device| device == first)).then_some(first)
     }
 
     /// Every entry, in order.

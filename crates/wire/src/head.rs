@@ -3,6 +3,10 @@
 //! It names the newest sealed manifest. It is signed by a device and moved by compare-and-swap on
 //! the head before it; its counter only grows. Who keeps the newest counter it ever saw notices an
 //! older head at once.
+//!
+//! A write-only device moves heads too, of a vault that is its alone: each of its heads is one *run*, and
+//! brings the keys of the run, sealed for the vault's members ([`RunKey`]). It condemns nothing, and a cell
+//! keeps every such head, so that a later run never hides an earlier one.
 
 use crate::cbor::{self, Canonical, CodecError};
 use crate::ids::{AccountId, DeviceId, ObjectId, VaultId};
@@ -14,6 +18,15 @@ pub const HEAD_VERSION: u8 = 1;
 
 /// Most objects that one move of a head condemns: at 32 bytes each the list stays below 1 MiB.
 pub const CONDEMNED_MAX: usize = 16_384;
+
+/// Most keys that one run brings: its own, and those of earlier runs that were interrupted and whose packs it uses.
+pub const RUN_KEYS_MAX: usize = 16;
+
+/// Length of an encapsulated X-Wing key, in bytes.
+pub const ENCAPSULATED_BYTES: usize = 1120;
+
+/// Length of a run's sealed secrets, in bytes: the run's key, the key of its chunk ids, and a tag.
+pub const RUN_SECRETS_SEALED_BYTES: usize = 32 + 32 + 16;
 
 const HEAD_MAX_BYTES: usize = 640 * 1024;
 
@@ -46,6 +59,44 @@ impl<'b, C> minicbor::Decode<'b, C> for HeadHash {
             .map_err(|_| minicbor::decode::Error::message("wrong length"))?;
         Ok(Self(bytes))
     }
+}
+
+/// The secrets of one run of a write-only device, sealed to an epoch of its vault (HPKE, RFC 9180): whoever holds
+/// the epoch's key opens it, and the device itself does not.
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct RunKey {
+    /// Number of the run within its vault, from 1, growing.
+    #[n(0)]
+    pub number: u32,
+    /// The vault's epoch to whose public key it is sealed.
+    #[n(1)]
+    pub epoch: u32,
+    /// HPKE encapsulated key, [`ENCAPSULATED_BYTES`].
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub encapsulated: Vec<u8>,
+    /// HPKE ciphertext, [`RUN_SECRETS_SEALED_BYTES`].
+    #[n(3)]
+    #[cbor(with = "minicbor::bytes")]
+    pub sealed: Vec<u8>,
+}
+
+/// The HPKE `info` of a run's secrets: binds account, vault, device, epoch and run.
+pub fn run_info(
+    account: &AccountId,
+    vault: &VaultId,
+    device: &DeviceId,
+    epoch: u32,
+    number: u32,
+) -> Vec<u8> {
+    let mut info = b"candor run key\0\x01".to_vec();
+    info.extend_from_slice(account.as_bytes());
+    info.extend_from_slice(vault.as_bytes());
+    info.extend_from_slice(device.as_bytes());
+    info.extend_from_slice(&epoch.to_be_bytes());
+    info.extend_from_slice(&number.to_be_bytes());
+    info
 }
 
 /// What a head says.
@@ -84,6 +135,28 @@ pub struct Head {
     /// ([`crate::api::SwapHead::rescued`]).
     #[n(9)]
     pub condemned: Vec<ObjectId>,
+    /// Only of a write-only device, and always of one: its run's key, then those of interrupted runs before it,
+    /// descending by number. [`Self::epoch`] is the run's number then.
+    #[n(10)]
+    pub runs: Option<Vec<RunKey>>,
+}
+
+impl Head {
+    /// Whether its runs have a possible shape; a head without any has.
+    fn has_possible_runs(&self) -> bool {
+        let Some(runs) = &self.runs else { return true };
+        let fits = |run: &RunKey| {
+            run.number >= 1
+                && run.epoch >= 1
+                && run.encapsulated.len() == ENCAPSULATED_BYTES
+                && run.sealed.len() == RUN_SECRETS_SEALED_BYTES
+        };
+        (1..=RUN_KEYS_MAX).contains(&runs.len())
+            && runs[0].number == self.epoch
+            && runs.windows(2).all(|pair| pair[0].number > pair[1].number)
+            && runs.iter().all(fits)
+            && self.condemned.is_empty()
+    }
 }
 
 impl Canonical for Head {
@@ -165,7 +238,8 @@ impl SignedHead {
             && (head.counter == 1) == head.previous.is_none()
             && head.condemned.len() <= CONDEMNED_MAX
             && head.condemned.windows(2).all(|pair| pair[0] < pair[1])
-            && head.condemned.binary_search(&head.manifest).is_err();
+            && head.condemned.binary_search(&head.manifest).is_err()
+            && head.has_possible_runs();
         if in_place {
             Ok(head)
         } else {

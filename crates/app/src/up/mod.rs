@@ -149,6 +149,7 @@ fn newcomer(app: &App, home: Home, args: &UpArgs) -> Outcome<Opened> {
             name: OWN_ACCOUNT_NAME.to_owned(),
             protection,
             phrase_to,
+            role: candor_wire::statement::Role::Full,
         },
     )
 }

@@ -400,7 +400,7 @@ async fn a_key_that_the_chain_does_not_announce_is_refused() {
 #[test]
 fn labels_differ_by_kind_and_number() {
     let keys = ScopeKeys::new(None, [EpochKey::from_bytes(&[5; 32])]).unwrap();
-    let of = |kind, n| label(&keys, kind, n).unwrap();
+    let of = |kind, n| label_of(keys.get(1).unwrap(), kind, n);
     assert_eq!(of(Kind::Epoch, 1), of(Kind::Epoch, 1));
     assert_ne!(of(Kind::Epoch, 1), of(Kind::Epoch, 2));
     assert_ne!(of(Kind::Epoch, 1), of(Kind::ConsentGiven, 1));

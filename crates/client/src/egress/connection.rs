@@ -309,6 +309,7 @@ const fn classes(endpoint: EndpointId) -> &'static [DataClass] {
         | EndpointId::ReadHead
         | EndpointId::ReadState
         | EndpointId::ReadErasure
+        | EndpointId::ReadRuns
         | EndpointId::ListObjects => &[Class::Identifiers],
         EndpointId::SwapHead => &[Class::Identifiers, Class::Heads],
         EndpointId::PutObject => &[Class::Identifiers, Class::SealedObjects],

@@ -520,6 +520,7 @@ fn endpoint_count() -> usize {
         EndpointId::ReadLog,
         EndpointId::ReadState,
         EndpointId::ReadErasure,
+        EndpointId::ReadRuns,
     ]
     .len()
 }

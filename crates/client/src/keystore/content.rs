@@ -12,8 +12,9 @@ use candor_wire::{AccountId, DeviceId, StatementId, VaultId};
 use zeroize::Zeroizing;
 
 use super::format::Zeroed;
-use super::{KeyProtection, KeyStore, KeyStoreError, LedgerKey};
+use super::{KeyProtection, KeyStore, KeyStoreError, LedgerKey, WriterKeys};
 use crate::epochs::{AgreementSecret, SECRET_BYTES, ScopeKeys};
+use candor_vault::secret::SecretBytes;
 
 /// The version of the content that this build writes and the lowest that it accepts.
 const CONTENT_VERSION: u8 = 1;
@@ -62,6 +63,51 @@ pub(super) struct Content {
     secrets: Zeroed,
     #[n(10)]
     scopes: Vec<Scope>,
+    /// Of a write-only device alone.
+    #[n(11)]
+    writer: Option<Writer>,
+}
+
+/// What a write-only device has instead of keys.
+#[derive(minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+struct Writer {
+    /// Watch keys by kind, 32 bytes each.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    watch: Zeroed,
+    /// Vaults, 16 bytes each.
+    #[n(1)]
+    vaults: Vec<VaultId>,
+    /// The keys of their content ids in the same order, 32 bytes each.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    chunk_ids: Zeroed,
+}
+
+impl Writer {
+    fn of(keys: &WriterKeys) -> Self {
+        let mut chunk_ids = Zeroizing::new(Vec::with_capacity(keys.vaults.len() * SECRET_BYTES));
+        for (_, key) in &keys.vaults {
+            chunk_ids.extend_from_slice(key.as_array());
+        }
+        Self {
+            watch: Zeroed(Zeroizing::new(keys.watch.to_vec())),
+            vaults: keys.vaults().collect(),
+            chunk_ids: Zeroed(chunk_ids),
+        }
+    }
+
+    fn into_keys(self) -> Option<WriterKeys> {
+        let (chunk_ids, rest) = self.chunk_ids.0.as_chunks::<SECRET_BYTES>();
+        let is_whole = rest.is_empty()
+            && chunk_ids.len() == self.vaults.len()
+            && self.watch.0.len().is_multiple_of(SECRET_BYTES);
+        let vaults = self.vaults.iter().copied().zip(chunk_ids);
+        let vaults = vaults.map(|(vault, key)| (vault, SecretBytes::copy_of(key)));
+        let vaults = vaults.collect();
+        is_whole.then(|| WriterKeys::new(Zeroizing::new(self.watch.0.to_vec()), vaults))
+    }
 }
 
 const SECRETS: usize = 4;
@@ -96,6 +142,7 @@ impl Content {
             phrase_confirmed: store.phrase_confirmed,
             secrets: Zeroed(secrets),
             scopes: scopes.collect(),
+            writer: store.writer.as_ref().map(Writer::of),
         }
     }
 
@@ -106,7 +153,11 @@ impl Content {
             .scopes
             .iter()
             .map(|scope| scope.keys.0.len() + SCOPE_OVERHEAD_BYTES);
-        let capacity = FIXED_MAX_BYTES + scopes.sum::<usize>();
+        let writer = self.writer.as_ref().map_or(0, |writer| {
+            let vaults = writer.vaults.len() * SCOPE_OVERHEAD_BYTES;
+            writer.watch.0.len() + writer.chunk_ids.0.len() + vaults + SCOPE_OVERHEAD_BYTES
+        });
+        let capacity = FIXED_MAX_BYTES + scopes.sum::<usize>() + writer;
         let mut out = Zeroizing::new(Vec::with_capacity(capacity));
         minicbor::encode(self, &mut *out).expect("encoding into memory cannot fail");
         debug_assert!(out.len() <= capacity, "the buffer never grows");
@@ -157,6 +208,8 @@ impl Content {
                 return Err(KeyStoreError::Damaged);
             }
         }
+        let writer = self.writer.map(Writer::into_keys);
+        let writer = writer.map(|writer| writer.ok_or(KeyStoreError::Damaged));
         Ok(KeyStore {
             path: path.to_owned(),
             protection,
@@ -169,6 +222,7 @@ impl Content {
             agreement: AgreementSecret::from_seed(agreement),
             ledger_key: LedgerKey::from_bytes(ledger),
             scopes,
+            writer: writer.transpose()?,
             account_name: self.account_name,
             device_name: self.device_name,
             role: self.role,

@@ -241,9 +241,8 @@ impl Engine {
         let before = state.position();
         let mut watch = {
             let keys = self.keys();
-            let keys = keys.keys(None).ok_or_else(watch::no_key)?;
-            let stated = watch::stated(chain, keys, due)?;
-            watch::begin(state, &stated, keys, size)?
+            let stated = watch::stated(chain, &keys, due)?;
+            watch::begin(state, &stated, &keys, size)?
         };
         let save = |watch: &Watch, versions: &MapVersions| self.save(prover, watch, versions, None);
         let until = size.min(before.saturating_add(entries_max));

@@ -13,7 +13,7 @@ use super::{LogError, PROMISE_MS};
 use crate::account;
 use crate::chain::Chain;
 use crate::commands::{Failure, FailureKind};
-use crate::epochs::ScopeKeys;
+use crate::keystore::KeyStore;
 
 /// A long scan is kept whenever so many entries are full: 256 bundles, some seconds over a network.
 const SAVE_EVERY_ENTRIES: u64 = TILE_WIDTH * TILE_WIDTH;
@@ -48,7 +48,7 @@ pub(crate) struct Due {
 
 /// The chain's statements, as the monitor wants them. A statement that is due has a time, others none:
 /// no clock decides it beyond what [`Due`] says.
-pub(crate) fn stated(chain: &Chain, keys: &ScopeKeys, due: Due) -> Result<Vec<Stated>, Failure> {
+pub(crate) fn stated(chain: &Chain, keys: &KeyStore, due: Due) -> Result<Vec<Stated>, Failure> {
     let mut counts = [0_u64; Kind::ALL.len()];
     // A log that was begun anew has what its cell still had: of erased statements nothing.
     let is_anew = chain.keyring().current().log_number.is_some();
@@ -98,10 +98,10 @@ pub(crate) fn no_key() -> Failure {
 pub(crate) fn begin(
     state: WatchState,
     stated: &[Stated],
-    keys: &ScopeKeys,
+    keys: &KeyStore,
     size: u64,
 ) -> Result<Watch, Failure> {
-    keys.get(1).ok_or_else(no_key)?;
+    account::label(keys, Kind::Genesis, 0).ok_or_else(no_key)?;
     let label = |code: u8, n: u64| {
         let kind = Kind::ALL.into_iter().find(|kind| kind.code() == code);
         kind.and_then(|kind| account::label(keys, kind, n))

@@ -177,7 +177,7 @@ pub(crate) fn memory_of(person: &Person) -> Vec<u8> {
 /// The label of the number `n` of a kind, which only the account's devices can compute.
 pub(crate) fn label_of(home: &std::path::Path, kind: Kind, n: u64) -> [u8; 32] {
     let keys = KeyStore::open(&home.join("keys"), None, Arc::new(SystemEntropy)).unwrap();
-    let label = account::label(keys.keys(None).unwrap(), kind, n).unwrap();
+    let label = account::label(&keys, kind, n).unwrap();
     *label.as_bytes()
 }
 

@@ -16,3 +16,4 @@ mod lying_log;
 mod memory;
 mod re_anchor;
 mod world;
+mod writer;

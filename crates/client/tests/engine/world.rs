@@ -200,6 +200,17 @@ impl World {
         Ok(Person { engine })
     }
 
+    /// The same as a write-only device.
+    pub(crate) fn recover_writer(&self, home: &str, phrase: &RecoveryPhrase) -> Person {
+        let params = EnrolParams {
+            role: Role::WriteOnly,
+            ..self.params(home, self.cell().address_card())
+        };
+        Person {
+            engine: engine::recover_account(params, phrase).unwrap(),
+        }
+    }
+
     /// The same home again, as after a restart.
     pub(crate) fn reopen(&self, person: Person) -> Person {
         let home = person.engine.home().to_owned();

@@ -7,7 +7,8 @@ use candor_store::records::RootKeyHash;
 use candor_store::{AccountOpening, OpenOutcome, SecretHash};
 use candor_wire::api::{API_VERSION, Appended, ErrorCode, FoundAccount, OpenAccount};
 use candor_wire::cbor;
-use candor_wire::statement::Kind;
+use candor_wire::chain::Record;
+use candor_wire::statement::{Body, Kind, Parsed, Role, Statement};
 
 use super::chain::{self, Extension};
 use crate::gate::Admitted;
@@ -18,6 +19,12 @@ use crate::views::Folded;
 
 /// What an account begins with: its root, its first device, and the key of its own small secrets.
 const BEGINNING: [Kind; 3] = [Kind::Genesis, Kind::DeviceAdded, Kind::Epoch];
+
+/// Whether a record adds a full device.
+fn enrols_full(record: &Record) -> bool {
+    let parsed = record.statement.as_ref().map(Statement::parse);
+    matches!(parsed, Some(Ok(Parsed { body: Body::DeviceAdded(added), .. })) if added.role == Role::Full)
+}
 
 /// Opens an account. A repetition whose first answer was lost is answered like the first time.
 pub(super) async fn open(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
@@ -41,8 +48,9 @@ pub(super) async fn open(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
     let signer = admitted.signer;
     let extending = Arc::clone(shared);
     let extended = tokio::task::spawn_blocking(move || -> Result<Extension, Refusal> {
-        // The root states the first two, the new device the third.
-        let signers = [None, None, signer];
+        // The root states the first two, the new device the third; a write-only one states no epoch.
+        let is_full = request.records.iter().any(enrols_full);
+        let signers = [None, None, signer.filter(|_| is_full)];
         let terms = chain::Terms::Signed(&signers);
         chain::extend(&extending, account, None, request.records, terms, now)
     });

@@ -233,12 +233,12 @@ const fn may_append(purpose: Option<Purpose>, signer: Option<DeviceId>, kind: Ki
                 Kind::Epoch | Kind::ConsentGiven | Kind::ConsentWithdrawn
             )
         }
-        // The root enrols the new device, which then may start an epoch that includes it; and it may end the
-        // account, or keep it from ending.
+        // The root enrols the new device, which then may start an epoch that includes it; of a write-only one, the
+        // root does that too. And it may end the account, or keep it from ending.
         (Some(Purpose::Recover), None) => {
             matches!(
                 kind,
-                Kind::DeviceAdded | Kind::ErasureAsked | Kind::ErasureCancelled
+                Kind::DeviceAdded | Kind::Epoch | Kind::ErasureAsked | Kind::ErasureCancelled
             )
         }
         (Some(Purpose::Erase), Some(_)) => {
@@ -361,19 +361,20 @@ async fn append_checked(
     }
 }
 
+/// A number in a query, 0 if there is none. It has one spelling: no sign, no leading zeros.
+pub(super) fn decimal(text: Option<&str>) -> Result<u64, Refusal> {
+    let Some(text) = text else { return Ok(0) };
+    let number: u64 = text.parse().map_err(|_| ErrorCode::Malformed)?;
+    if number.to_string() == text {
+        Ok(number)
+    } else {
+        Err(ErrorCode::Malformed.into())
+    }
+}
+
 /// A page of the chain.
 pub(super) async fn read(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
-    let from: u64 = match &admitted.query {
-        None => 0,
-        Some(text) => {
-            let number = text.parse().map_err(|_| ErrorCode::Malformed)?;
-            // One spelling: no sign, no leading zeros.
-            if format!("{number}") != *text {
-                return Err(ErrorCode::Malformed.into());
-            }
-            number
-        }
-    };
+    let from = decimal(admitted.query.as_deref())?;
     let account = admitted.account()?;
     let page = shared
         .records

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use candor_store::{Head as StoredHead, HeadMark, HeadSwap, SwapOutcome};
-use candor_wire::api::{API_VERSION, ErrorCode, HeadReply, SwapHead};
+use candor_wire::api::{API_VERSION, ErrorCode, HeadReply, RunsPage, SwapHead};
 use candor_wire::cbor;
-use candor_wire::head::{HeadError, SignedHead};
-use candor_wire::limits::RESCUED_MAX;
+use candor_wire::chain::AccountView;
+use candor_wire::head::{Head, HeadError, SignedHead};
+use candor_wire::ids::{DeviceId, VaultId};
+use candor_wire::limits::{PAGE_MAX_ENTRIES, RESCUED_MAX};
 use candor_wire::statement::Role;
 
 use crate::gate::Admitted;
@@ -15,8 +17,12 @@ use crate::log::Cause;
 use crate::reply::{self, Refusal};
 use crate::shared::Shared;
 
-/// The head, as the device signed it.
+/// The head, as the device signed it. A write-only device reads only those that it signed itself.
 pub(super) async fn read(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
+    let (view, vault) = (admitted.view()?, admitted.vault()?);
+    if is_write_only(view, admitted.signer) && view.writer_of(&vault) != admitted.signer {
+        return Err(ErrorCode::NotPermitted.into());
+    }
     let stored = shared
         .records
         .head(admitted.account()?, admitted.vault()?)
@@ -29,6 +35,44 @@ pub(super) async fn read(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
     Ok(reply::message(&HeadReply {
         version: API_VERSION,
         head,
+    }))
+}
+
+fn is_write_only(view: &AccountView, signer: Option<DeviceId>) -> bool {
+    let entry = signer.and_then(|device| view.device(&device));
+    entry.is_some_and(|entry| entry.added.role == Role::WriteOnly)
+}
+
+/// Whether the device may put such a head there: a write-only one its runs into a vault that is its alone, a full
+/// one everything else.
+fn may_move(view: &AccountView, vault: &VaultId, head: &Head) -> bool {
+    let Some(epoch) = view.epoch(Some(*vault)) else {
+        return false;
+    };
+    let writer = view.writer_of(vault);
+    match (&head.runs, is_write_only(view, Some(head.device))) {
+        (Some(runs), true) => {
+            writer == Some(head.device) && runs.iter().all(|run| run.epoch <= epoch.epoch)
+        }
+        (None, false) => writer.is_none() && head.epoch <= epoch.epoch,
+        _ => false,
+    }
+}
+
+/// The heads of a write-only device's vault that come after one.
+pub(super) async fn runs(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
+    let after = super::chain::decimal(admitted.query.as_deref())?;
+    let (account, vault) = (admitted.account()?, admitted.vault()?);
+    let page = shared
+        .records
+        .runs(account, vault, after, PAGE_MAX_ENTRIES)
+        .await;
+    let (heads, more) = page.map_err(|error| Refusal::of_records(&error))?;
+    let heads: Result<Vec<SignedHead>, _> = heads.iter().map(|head| cbor::decode(head)).collect();
+    Ok(reply::message(&RunsPage {
+        version: API_VERSION,
+        heads: heads.map_err(|_| Refusal::fault(ErrorCode::Internal, Cause::DatabaseDamaged))?,
+        more,
     }))
 }
 
@@ -54,19 +98,13 @@ pub(super) async fn swap(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
     if admitted.signer != Some(head.device) || request.expected != head.previous {
         return Err(ErrorCode::Malformed.into());
     }
-    // A write-only device has a register of its own and never moves the vault's head.
-    let is_full = view
-        .device(&head.device)
-        .is_some_and(|entry| entry.added.role == Role::Full);
-    let epoch_known = view
-        .epoch(Some(vault))
-        .is_some_and(|epoch| head.epoch <= epoch.epoch);
-    if !is_full || !epoch_known {
+    if !may_move(view, &vault, &head) {
         return Err(ErrorCode::NotPermitted.into());
     }
     let mut needed = request.rescued.unwrap_or_default();
     let is_both = |object| head.condemned.binary_search(object).is_ok();
-    if needed.len() > RESCUED_MAX || needed.iter().any(is_both) {
+    let is_run = head.runs.is_some();
+    if needed.len() > RESCUED_MAX || needed.iter().any(is_both) || (is_run && !needed.is_empty()) {
         return Err(ErrorCode::Malformed.into());
     }
     needed.push(head.manifest);
@@ -95,6 +133,7 @@ pub(super) async fn swap(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
                 new,
                 condemned: head.condemned,
                 needed,
+                is_run,
             },
         )
         .await;

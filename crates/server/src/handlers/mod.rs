@@ -42,6 +42,7 @@ pub(crate) async fn handle(
         EndpointId::ListObjects => objects::list(shared, admitted).await,
         EndpointId::ReadLog => log::read(shared, admitted).await,
         EndpointId::ReadState => log::state(shared, admitted).await,
+        EndpointId::ReadRuns => heads::runs(shared, admitted).await,
         EndpointId::ReadErasure => erasures::read(shared, admitted).await,
     }
 }

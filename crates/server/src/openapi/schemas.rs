@@ -327,6 +327,21 @@ pub(super) const SCHEMAS: &[(&str, &str, &[Field])] = &[
         ],
     ),
     (
+        "RunsPage",
+        "A part of the heads of a write-only device's vault.",
+        &[
+            VERSION,
+            (
+                1,
+                "heads",
+                Kind::ListOf("SignedHead"),
+                false,
+                "By counter, without a gap.",
+            ),
+            (2, "more", Kind::Flag, false, "Whether more follow."),
+        ],
+    ),
+    (
         "ErasureReply",
         "The receipt of an erasure.",
         &[

@@ -101,7 +101,11 @@ impl Operation {
         };
         match (self.caller.as_str(), role) {
             ("Device", Role::Full) => is_named,
-            ("Device", Role::WriteOnly) => is_named && self.write_only,
+            // The vault is the full device's: a write-only one reads and moves the heads of its own alone.
+            ("Device", Role::WriteOnly) => {
+                let is_head = matches!(self.id, EndpointId::ReadHead | EndpointId::SwapHead);
+                is_named && self.write_only && !is_head
+            }
             // The root key recovers, and nothing else.
             ("Device" | "Root", Role::Root) => is_named && claim == Claim::Errand(Purpose::Recover),
             _ => false,
@@ -110,7 +114,11 @@ impl Operation {
 }
 
 /// A person with another device of that role, which the root key enrolled and which consented.
-async fn with_device(world: &World, person: &Person, role: DeviceRole) -> (Person, String) {
+pub(super) async fn with_device(
+    world: &World,
+    person: &Person,
+    role: DeviceRole,
+) -> (Person, String) {
     let mut other = Person::new(world);
     other.account = person.account;
     other.root = Arc::clone(&person.root);
@@ -207,7 +215,11 @@ impl Cast {
         let body = match operation.id {
             EndpointId::PutObject => object(2),
             EndpointId::SwapHead => {
-                let head = self.mine.head(world, 1, None, self.stored);
+                let mover = match role {
+                    Role::WriteOnly => &self.writer,
+                    _ => &self.mine,
+                };
+                let head = mover.head(world, 1, None, self.stored);
                 let swap = SwapHead {
                     version: candor_wire::api::API_VERSION,
                     expected: None,

@@ -15,3 +15,4 @@ mod transparency;
 mod witness;
 mod witnesses;
 mod world;
+mod writer;

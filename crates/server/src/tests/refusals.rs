@@ -408,7 +408,6 @@ async fn an_errand_appends_only_what_it_is_for() {
         (Purpose::Recover, device, added()),
         (Purpose::Recover, device, consent()),
         (Purpose::Recover, device, withdrawal()),
-        (Purpose::Recover, None, next_epoch()),
         (Purpose::Recover, None, consent()),
         (Purpose::Recover, None, withdrawal()),
         (Purpose::List, device, consent()),

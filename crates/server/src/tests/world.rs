@@ -612,6 +612,7 @@ impl Person {
             device: self.device,
             time: world.now(),
             condemned,
+            runs: None,
         };
         SignedHead::sign(&head, self.key.ed25519())
     }

@@ -150,6 +150,7 @@ fn move_to(counter: u64, condemned: &[u8], needed: &[u8], moved_at: Millis) -> H
     HeadSwap {
         condemned: names(condemned),
         needed: names(needed),
+        is_run: false,
         ..swap(before.as_ref(), new)
     }
 }

@@ -415,6 +415,7 @@ pub(super) fn swap(expected: Option<&Head>, new: Head) -> HeadSwap {
         new,
         condemned: Vec::new(),
         needed: Vec::new(),
+        is_run: false,
     }
 }
 

@@ -150,6 +150,8 @@ impl Tables {
         let erased = match row.job.vault {
             Some(vault) => {
                 self.heads.remove(&(account, vault));
+                self.runs
+                    .retain(|(owner, of, _), _| (*owner, *of) != (account, vault));
                 self.log.mark_changed(account);
                 self.put_stubs(account, &rows.stubs)
             }
@@ -184,6 +186,7 @@ impl Tables {
         let chain = self.chains.remove(&account).unwrap_or_default();
         self.accounts.remove(&account);
         self.heads.retain(|(owner, _), _| *owner != account);
+        self.runs.retain(|(owner, _, _), _| *owner != account);
         self.invitations
             .retain(|_, (_, opened)| *opened != Some(account));
         self.erasures

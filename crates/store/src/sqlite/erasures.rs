@@ -21,6 +21,7 @@ const JOB_COLUMNS: &str = "asked, account, vault, asked_at, objects, bytes, cons
 /// The tables that hold something of an account, those that refer to it before it.
 const ACCOUNT_TABLES: &[(&str, &str)] = &[
     ("heads", "account"),
+    ("runs", "account"),
     ("state_changes", "account"),
     ("chain", "account"),
     ("invitations", "opened_account"),
@@ -223,10 +224,15 @@ fn erase_vault(
     stubs: &[(u64, Bytes)],
 ) -> Result<u64, RecordsError> {
     let fault = |source| engine_fault("erase a vault", source);
-    connection
-        .prepare_cached("DELETE FROM heads WHERE account = ?1 AND vault = ?2")
-        .and_then(|mut delete| delete.execute(params![account.as_bytes(), vault.as_bytes()]))
-        .map_err(fault)?;
+    for delete in [
+        "DELETE FROM heads WHERE account = ?1 AND vault = ?2",
+        "DELETE FROM runs WHERE account = ?1 AND vault = ?2",
+    ] {
+        connection
+            .prepare_cached(delete)
+            .and_then(|mut delete| delete.execute(params![account.as_bytes(), vault.as_bytes()]))
+            .map_err(fault)?;
+    }
     let mut replace = connection
         .prepare_cached(
             "UPDATE chain SET record = ?3

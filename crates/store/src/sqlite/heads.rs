@@ -1,12 +1,13 @@
 //! The heads of vaults.
 
+use bytes::Bytes;
 use candor_wire::{AccountId, Millis, VaultId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::engine_fault;
-use super::row::{Blob, Count, Fixed, bigint};
+use super::row::{Blob, Count, Fixed, bigint, row_limit};
 use super::{accounts, ledger, log};
-use crate::records::{Head, HeadMark, HeadSwap, RecordsError, SwapOutcome};
+use crate::records::{CHAIN_PAGE_MAX_BYTES, Head, HeadMark, HeadSwap, RecordsError, SwapOutcome};
 
 pub(crate) fn get(
     connection: &Connection,
@@ -63,6 +64,61 @@ pub(crate) fn swap(connection: &Connection, swap: &HeadSwap) -> Result<SwapOutco
             ])
         })
         .map_err(|source| engine_fault("move a head", source))?;
+    if swap.is_run {
+        keep(connection, swap, counter)?;
+    }
     log::mark_changed(connection, swap.account)?;
     Ok(SwapOutcome::Swapped)
+}
+
+fn keep(connection: &Connection, swap: &HeadSwap, counter: i64) -> Result<(), RecordsError> {
+    connection
+        .prepare_cached("INSERT INTO runs (account, vault, counter, head) VALUES (?1, ?2, ?3, ?4)")
+        .and_then(|mut insert| {
+            insert.execute(params![
+                swap.account.as_bytes(),
+                swap.vault.as_bytes(),
+                counter,
+                &swap.new.bytes[..]
+            ])
+        })
+        .map(|_| ())
+        .map_err(|source| engine_fault("keep a run", source))
+}
+
+pub(crate) fn runs(
+    connection: &Connection,
+    account: AccountId,
+    vault: VaultId,
+    after: u64,
+    limit: usize,
+) -> Result<(Vec<Bytes>, bool), RecordsError> {
+    let fault = |source| engine_fault("read runs", source);
+    let mut select = connection
+        .prepare_cached(
+            "SELECT head FROM runs WHERE account = ?1 AND vault = ?2 AND counter > ?3
+             ORDER BY counter LIMIT ?4",
+        )
+        .map_err(fault)?;
+    // One more than asked for tells whether there are more.
+    let rows = row_limit(limit);
+    let mut found = select
+        .query(params![
+            account.as_bytes(),
+            vault.as_bytes(),
+            bigint(after).unwrap_or(i64::MAX),
+            rows.saturating_add(1)
+        ])
+        .map_err(fault)?;
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = found.next().map_err(fault)? {
+        let Blob(head) = row.get(0).map_err(fault)?;
+        bytes += head.len();
+        let is_full = page.len() as i64 >= rows || bytes > CHAIN_PAGE_MAX_BYTES;
+        if is_full && (rows == 0 || !page.is_empty()) {
+            return Ok((page, true));
+        }
+        page.push(head);
+    }
+    Ok((page, false))
 }

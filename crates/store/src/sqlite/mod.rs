@@ -486,6 +486,16 @@ impl Records for SqliteRecords {
         self.read(move |connection| heads::get(connection, account, vault))
     }
 
+    fn runs(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+        after: u64,
+        limit: usize,
+    ) -> Pending<'_, Result<(Vec<Bytes>, bool), RecordsError>> {
+        self.read(move |connection| heads::runs(connection, account, vault, after, limit))
+    }
+
     fn swap_head(
         &self,
         nonce: Option<NonceUse>,

@@ -141,6 +141,13 @@ CREATE TABLE erasures (
   erased_at BIGINT, -- P: when it was done, milliseconds
   receipt BLOB -- E: the signed receipt and its salt
 ) WITHOUT ROWID;
+CREATE TABLE runs (
+  account BLOB NOT NULL REFERENCES accounts (account), -- P: whose vault
+  vault BLOB NOT NULL, -- P: random id of a write-only device's vault
+  counter BIGINT NOT NULL, -- E: number of the head, signed by the device
+  head BLOB NOT NULL, -- E: the signed head, kept also when others come after it
+  PRIMARY KEY (account, vault, counter)
+);
 CREATE INDEX erasures_open ON erasures (due_at) WHERE state <> 3;
 CREATE INDEX erasures_by_account ON erasures (account);
 CREATE INDEX state_map_by_key ON state_map (map_key);

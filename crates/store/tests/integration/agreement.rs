@@ -392,6 +392,7 @@ async fn change(records: &dyn Engine, step: u64, choices: &mut Choices) -> Answe
                     new,
                     condemned: choices.names(),
                     needed: choices.needed(),
+                    is_run: choices.below(2) == 0,
                 },
             ))
             .await
@@ -467,6 +468,7 @@ async fn look(records: &dyn Engine, choices: &mut Choices) -> Answer {
         of(records.chain_tip(account)).await,
         of(records.read_chain(account, after, limit)).await,
         of(records.head(account, vault)).await,
+        of(records.runs(account, vault, choices.below(3), limit)).await,
         of(records.has_objects(account, vault, objects)).await,
         of(records.list_objects(account, vault, after.map(|_| some_object), limit)).await,
         of(records.object(ObjectKey {

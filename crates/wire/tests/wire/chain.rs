@@ -171,6 +171,11 @@ fn an_epoch_has_only_known_recipients_and_no_gaps() {
     }
     let (by_root, _) = grower.draft(None, &root(), epoch(Some(VAULT), 2, &[LAPTOP]));
     assert_eq!(refused(&view, &by_root), ChainError::Role { sequence: 4 });
+    // A first one it may state: a write-only device gets its vaults so.
+    let new = VaultId::from_bytes([1; 16]);
+    let (by_root, _) = grower.draft(None, &root(), epoch(Some(new), 1, &[LAPTOP]));
+    let mut view = view;
+    assert_eq!(view.apply(&by_root, &keyring()), Ok(()));
 }
 
 #[test]

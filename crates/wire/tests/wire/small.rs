@@ -10,7 +10,10 @@ use candor_wire::cell::{
     InvitationError, InvitationRight, SignedCellKeys,
 };
 use candor_wire::errand::{ERRAND_VERSION, ErrandError, ErrandToken, Purpose, SignedErrand};
-use candor_wire::head::{CONDEMNED_MAX, HEAD_VERSION, Head, HeadError, HeadHash, SignedHead};
+use candor_wire::head::{
+    CONDEMNED_MAX, ENCAPSULATED_BYTES, HEAD_VERSION, Head, HeadError, HeadHash, RUN_KEYS_MAX,
+    RUN_SECRETS_SEALED_BYTES, RunKey, SignedHead,
+};
 use candor_wire::ids::{AccountId, CellId, ObjectId, RequestNonce, VaultId};
 use candor_wire::limits::ERRAND_MAX_MS;
 use candor_wire::sign::{BadSignature, Domain, Ed25519Public, Ed25519Secret, Ed25519Signature};
@@ -186,6 +189,53 @@ fn a_signature_has_one_spelling() {
     );
 }
 
+/// A run: the second head of a write-only device's vault, which brings its own key and that of a run before.
+pub(crate) fn run_head() -> Head {
+    let run = |number| RunKey {
+        number,
+        epoch: 1,
+        encapsulated: vec![0x0e; ENCAPSULATED_BYTES],
+        sealed: vec![0x0d; RUN_SECRETS_SEALED_BYTES],
+    };
+    Head {
+        epoch: 3,
+        runs: Some(vec![run(3), run(2)]),
+        ..head()
+    }
+}
+
+#[test]
+fn runs_have_one_shape() {
+    let verify = |head: &Head| {
+        let signed = SignedHead::sign(head, laptop().ed25519());
+        signed.verify(&ACCOUNT, &VAULT, |_| Some(laptop().ed25519().public()))
+    };
+    assert_eq!(verify(&run_head()).unwrap(), run_head());
+    let refused = |change: fn(&mut Head)| {
+        let mut head = run_head();
+        change(&mut head);
+        let error = verify(&head).unwrap_err();
+        assert!(matches!(error, HeadError::Place), "{error:?}");
+    };
+    refused(|head| head.runs = Some(Vec::new()));
+    refused(|head| head.epoch = 2);
+    refused(|head| head.condemned.push(ObjectId::from_bytes([1; 32])));
+    refused(|head| head.runs.as_mut().unwrap().swap(0, 1));
+    refused(|head| head.runs.as_mut().unwrap()[1].number = 0);
+    refused(|head| head.runs.as_mut().unwrap()[1].epoch = 0);
+    refused(|head| head.runs.as_mut().unwrap()[0].sealed.truncate(79));
+    refused(|head| head.runs.as_mut().unwrap()[0].encapsulated.push(0));
+    refused(|head| {
+        let first = head.runs.as_ref().unwrap()[0].clone();
+        head.epoch = 100;
+        let many = (0..=RUN_KEYS_MAX as u32).map(|less| RunKey {
+            number: 100 - less,
+            ..first.clone()
+        });
+        head.runs = Some(many.collect());
+    });
+}
+
 pub(crate) fn head() -> Head {
     Head {
         version: HEAD_VERSION,
@@ -198,6 +248,7 @@ pub(crate) fn head() -> Head {
         device: LAPTOP,
         time: NOW,
         condemned: Vec::new(),
+        runs: None,
     }
 }
 

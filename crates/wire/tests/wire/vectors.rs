@@ -227,6 +227,12 @@ fn tokens_heads_and_cells() {
     );
     let signed = SignedHead::sign(&head(), laptop().ed25519());
     check::<SignedHead>("head.txt", "A signed head.", &[("second", encode(&signed))]);
+    let run = SignedHead::sign(&crate::small::run_head(), laptop().ed25519());
+    check::<SignedHead>(
+        "run-head.txt",
+        "A signed head of a write-only device.",
+        &[("second", encode(&run))],
+    );
     check::<CellKeys>(
         "cell-keys.txt",
         "A cell's keys.",
@@ -353,6 +359,15 @@ fn bodies_of_the_api() {
         "HeadReply.",
         &[("some", encode(&reply)), ("none", encode(&none))],
     );
+    let page = RunsPage {
+        version,
+        heads: vec![SignedHead::sign(
+            &crate::small::run_head(),
+            laptop().ed25519(),
+        )],
+        more: true,
+    };
+    check::<RunsPage>("api-runs.txt", "RunsPage.", &[("one", encode(&page))]);
     let swap = SwapHead {
         version,
         expected: Some(head.hash()),

@@ -1,0 +1,53 @@
+//! Enrolling a write-only device, which the root key does all by itself.
+
+use candor_vault::secret::SecretBytes;
+use candor_wire::VaultId;
+use candor_wire::sign::SecretKey;
+use candor_wire::statement::Body;
+use zeroize::Zeroizing;
+
+use super::labels::watch_keys;
+use super::{AccountError, Surroundings, append_as};
+use crate::api::Api;
+use crate::chain::Chain;
+use crate::epochs::{self, EpochError, Recipients, ScopeKeys};
+use crate::keystore::{KeyStore, WriterKeys};
+use crate::memory::Memory;
+
+/// Vaults that a write-only device is given: one for each of its backup sets, since it can make none itself.
+pub const WRITER_VAULTS: usize = 8;
+
+/// Gives a write-only device what it has instead of keys: the watch keys, and vaults whose first epochs the root
+/// states. Their keys are drawn, wrapped to the full devices and the recovery key, and forgotten.
+pub(super) async fn give_vaults(
+    api: &Api,
+    chain: &mut Chain,
+    memory: &Memory,
+    keys: &mut KeyStore,
+    root: &SecretKey,
+    account_keys: &ScopeKeys,
+    surroundings: Surroundings<'_>,
+) -> Result<(), AccountError> {
+    let first = account_keys
+        .get(1)
+        .ok_or(AccountError::Epoch(EpochError::Rejected))?;
+    let recipients = Recipients::of(chain.view());
+    let (mut bodies, mut vaults) = (Vec::new(), Vec::new());
+    for _ in 0..WRITER_VAULTS {
+        let mut id = [0; VaultId::BYTES];
+        surroundings.entropy.fill(&mut id)?;
+        let mut chunk_ids = Zeroizing::new([0; 32]);
+        surroundings.entropy.fill(chunk_ids.as_mut())?;
+        let vault = VaultId::from_bytes(id);
+        let (record, _) = epochs::begin(
+            chain.account(),
+            Some(vault),
+            &recipients,
+            surroundings.entropy,
+        )?;
+        bodies.push(Body::Epoch(Box::new(record)));
+        vaults.push((vault, SecretBytes::copy_of(&chunk_ids)));
+    }
+    keys.set_writer(WriterKeys::new(watch_keys(first), vaults));
+    append_as(api, chain, memory, keys, None, root, bodies, surroundings).await
+}
