@@ -7,17 +7,20 @@
 use candor_wire::api::{
     API_VERSION, BodyKind, Caller, ENDPOINTS, Endpoint, ErrorCode, MEDIA_CBOR, MEDIA_OBJECT,
 };
-use candor_wire::request::{
-    HEADER_AUTHORITY, HEADER_DEVICE, HEADER_DIGEST, HEADER_PLACEMENT, HEADER_SIGNATURE,
-    HEADER_SIGNATURE_INPUT,
-};
+use candor_wire::limits::{HAS_MAX_IDS, RESCUED_MAX};
+use candor_wire::request::HEADER_SIGNATURE;
 use serde_json::{Map, Value, json};
+
+mod parameters;
+mod responses;
 
 /// One value of a message: key, name, what it is, whether it can be absent, what it means.
 type Field = (u8, &'static str, Kind, bool, &'static str);
 
 #[derive(Clone, Copy)]
 enum Kind {
+    /// The version of a message: this number and no other.
+    Version,
     Number,
     Flag,
     /// A byte string of this length; 0 for any.
@@ -26,12 +29,12 @@ enum Kind {
     Of(&'static str),
     /// Several of a schema.
     ListOf(&'static str),
-    /// Several byte strings of this length.
-    ListOfBytes(u16),
+    /// Byte strings of this length, at most so many.
+    ListOfBytes(u16, usize),
     ListOfFlags,
 }
 
-const VERSION: Field = (0, "version", Kind::Number, false, "Always 1.");
+const VERSION: Field = (0, "version", Kind::Version, false, "Always 1.");
 
 /// Every message, and what they are made of as far as the cell looks into it.
 const SCHEMAS: &[(&str, &str, &[Field])] = &[
@@ -252,6 +255,13 @@ const SCHEMAS: &[(&str, &str, &[Field])] = &[
                 "Hash of the head that has to be there now.",
             ),
             (2, "head", Kind::Of("SignedHead"), false, "The new head."),
+            (
+                3,
+                "rescued",
+                Kind::ListOfBytes(32, RESCUED_MAX),
+                true,
+                "Objects that an earlier head condemned and that this one needs; absent for none.",
+            ),
         ],
     ),
     (
@@ -282,7 +292,7 @@ const SCHEMAS: &[(&str, &str, &[Field])] = &[
             (
                 1,
                 "objects",
-                Kind::ListOfBytes(32),
+                Kind::ListOfBytes(32, HAS_MAX_IDS),
                 false,
                 "At most 1,024 names.",
             ),
@@ -299,6 +309,13 @@ const SCHEMAS: &[(&str, &str, &[Field])] = &[
                 Kind::ListOfFlags,
                 false,
                 "One answer for each name, in order.",
+            ),
+            (
+                2,
+                "condemned",
+                Kind::ListOfFlags,
+                true,
+                "Which of them are condemned, in the same order; absent for none.",
             ),
         ],
     ),
@@ -413,27 +430,6 @@ pub(crate) const ERRORS: [(ErrorCode, u8); 18] = [
     (ErrorCode::Range, 18),
 ];
 
-/// What each signed header says.
-const SIGNED_HEADERS: [(&str, &str); 5] = [
-    (
-        HEADER_DEVICE,
-        "The signing device, 32 hexadecimal digits, or `root` for the account's root key.",
-    ),
-    (
-        HEADER_AUTHORITY,
-        "`grant <statement id>` or `errand <signed errand, base64url>`.",
-    ),
-    (
-        HEADER_PLACEMENT,
-        "The placement epoch of the account; 1 for an account that was never moved.",
-    ),
-    (
-        HEADER_SIGNATURE_INPUT,
-        "RFC 9421, in the one accepted form, labelled `candor`.",
-    ),
-    (HEADER_SIGNATURE, "RFC 9421, Ed25519, labelled `candor`."),
-];
-
 /// The whole description.
 pub fn document() -> Value {
     let mut paths = Map::new();
@@ -477,23 +473,6 @@ pub fn document() -> Value {
 }
 
 fn operation(endpoint: &Endpoint) -> Value {
-    let mut parameters: Vec<Value> = endpoint
-        .path
-        .split('/')
-        .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
-        .map(|name| name.trim_start_matches('*'))
-        .map(path_parameter)
-        .collect();
-    parameters.extend(endpoint.query.iter().map(|name| {
-        json!({ "name": name, "in": "query", "required": false, "schema": { "type": "string" } })
-    }));
-    let is_signed = endpoint.caller != Caller::Anybody;
-    if is_signed {
-        parameters.extend(SIGNED_HEADERS.iter().map(|(name, what)| header(name, what)));
-        if matches!(endpoint.request, BodyKind::Cbor(_)) {
-            parameters.push(header(HEADER_DIGEST, "RFC 9530, SHA-256 of the body."));
-        }
-    }
     let grants: Vec<&str> = endpoint
         .grants
         .iter()
@@ -507,12 +486,9 @@ fn operation(endpoint: &Endpoint) -> Value {
     let mut operation = json!({
         "operationId": format!("{:?}", endpoint.id),
         "summary": endpoint.summary,
-        "parameters": parameters,
-        "responses": {
-            success(endpoint): reply(endpoint),
-            "default": { "description": "Refused.", "content": content(BodyKind::Cbor("ErrorReply")) }
-        },
-        "security": if is_signed { json!([{ "requestSignature": [] }]) } else { json!([]) },
+        "parameters": parameters::of(endpoint),
+        "responses": responses::of(endpoint),
+        "security": if endpoint.caller != Caller::Anybody { json!([{ "requestSignature": [] }]) } else { json!([]) },
         "x-candor-caller": format!("{:?}", endpoint.caller),
         "x-candor-grants": grants,
         "x-candor-errands": errands,
@@ -522,52 +498,7 @@ fn operation(endpoint: &Endpoint) -> Value {
         operation["requestBody"] =
             json!({ "required": true, "content": content(endpoint.request) });
     }
-    if endpoint.reply == BodyKind::Object {
-        operation["responses"]["206"] = json!({ "description": "The range that was asked for.", "content": content(BodyKind::Object) });
-    }
     operation
-}
-
-fn success(endpoint: &Endpoint) -> &'static str {
-    if endpoint.reply == BodyKind::Empty {
-        "204"
-    } else {
-        "200"
-    }
-}
-
-fn reply(endpoint: &Endpoint) -> Value {
-    match endpoint.reply {
-        BodyKind::Empty => json!({ "description": "Done, and durable." }),
-        kind => json!({ "description": "Done.", "content": content(kind) }),
-    }
-}
-
-fn path_parameter(name: &str) -> Value {
-    if name == "file" {
-        return json!({
-            "name": name,
-            "in": "path",
-            "required": true,
-            "description": "The rest of the path: `checkpoint`, `tile/…` or `map/…`.",
-            "schema": { "type": "string", "pattern": "^[a-z0-9./]+$" }
-        });
-    }
-    let digits = if matches!(name, "object" | "root") {
-        64
-    } else {
-        32
-    };
-    json!({
-        "name": name,
-        "in": "path",
-        "required": true,
-        "schema": { "type": "string", "pattern": format!("^[0-9a-f]{{{digits}}}$") }
-    })
-}
-
-fn header(name: &str, what: &str) -> Value {
-    json!({ "name": name, "in": "header", "required": true, "description": what, "schema": { "type": "string" } })
 }
 
 fn content(kind: BodyKind) -> Value {
@@ -576,9 +507,10 @@ fn content(kind: BodyKind) -> Value {
         BodyKind::Cbor(name) => json!({
             MEDIA_CBOR: { "schema": reference(name), "x-candor-max-bytes": kind.max_bytes() }
         }),
-        BodyKind::Object | BodyKind::LogFile => json!({
+        BodyKind::Object => json!({
             MEDIA_OBJECT: { "schema": { "type": "string", "contentEncoding": "binary" }, "x-candor-max-bytes": kind.max_bytes() }
         }),
+        BodyKind::LogFile => responses::log_file(),
     }
 }
 
@@ -614,12 +546,15 @@ fn property(name: &str, kind: Kind, note: &str) -> Value {
         }
     };
     let mut property = match kind {
+        Kind::Version => json!({ "type": "integer", "const": API_VERSION }),
         Kind::Number => json!({ "type": "integer" }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Bytes(length) => bytes(length),
         Kind::Of(schema) => reference(schema),
         Kind::ListOf(schema) => json!({ "type": "array", "items": reference(schema) }),
-        Kind::ListOfBytes(length) => json!({ "type": "array", "items": bytes(length) }),
+        Kind::ListOfBytes(length, most) => {
+            json!({ "type": "array", "items": bytes(length), "maxItems": most })
+        }
         Kind::ListOfFlags => json!({ "type": "array", "items": { "type": "boolean" } }),
     };
     property["title"] = json!(name);

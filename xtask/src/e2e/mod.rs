@@ -14,6 +14,7 @@ mod log;
 mod namespace;
 mod round_trip;
 mod scan;
+mod schemathesis;
 mod verifier;
 mod world;
 
@@ -75,6 +76,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "log-verifies-elsewhere",
         shows: "witnesses, the whole log, receipts and the report, checked by programs that share no code with ours",
         run: elsewhere::verifies_elsewhere,
+    },
+    Scenario {
+        name: "schemathesis",
+        shows: "schemathesis finds nothing against a running cell, and gets past the gate at every endpoint",
+        run: schemathesis::finds_nothing,
     },
 ];
 

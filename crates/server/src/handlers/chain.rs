@@ -24,6 +24,9 @@ use crate::reply::{self, Refusal};
 use crate::shared::{Place, Shared};
 use crate::views::{self, Folded};
 
+/// Longest `from` of a page, in digits: what fits always fits 64 bits too, and no chain comes near.
+pub(crate) const FROM_MAX_DIGITS: usize = 18;
+
 /// A chain with new entries at its end, checked and acknowledged, and not stored yet.
 pub(super) struct Extension {
     pub(super) view: AccountView,
@@ -330,9 +333,9 @@ pub(super) async fn read(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
     let from: u64 = match &admitted.query {
         None => 0,
         Some(text) => {
-            let number = text.parse().map_err(|_| ErrorCode::Malformed)?;
+            let number: u64 = text.parse().map_err(|_| ErrorCode::Malformed)?;
             // One spelling: no sign, no leading zeros.
-            if format!("{number}") != *text {
+            if text.len() > FROM_MAX_DIGITS || number.to_string() != *text {
                 return Err(ErrorCode::Malformed.into());
             }
             number
