@@ -20,6 +20,8 @@
 pub mod conformance;
 pub mod data_map;
 mod disk;
+#[cfg(feature = "conformance")]
+pub mod faulty;
 pub mod log;
 mod log_disk;
 #[cfg(feature = "conformance")]

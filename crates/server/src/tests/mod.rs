@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod accounts;
+mod faults;
 mod hostile;
 mod listening;
 mod log_bench;
