@@ -34,6 +34,9 @@ const ONE_IN: u64 = 12;
 
 const PEOPLE: usize = 3;
 
+/// How often an upload is sent at most: with the fewest calls that it takes, two in three go through.
+const TRIES_MAX: usize = 100;
+
 /// Somebody, as their device remembers what the cell told it.
 struct Resident {
     person: Person,
@@ -148,7 +151,10 @@ impl Life {
         let object = fresh_object(&self.world);
         let ask = resident.person.putting(&object, &resident.grant);
         // Sent again until it is there, as a backup does.
+        let mut tries = 0;
         while let Came::Failed | Came::Refused = self.send(&ask, who, &[ErrorCode::Busy]).await {
+            tries += 1;
+            assert!(tries < TRIES_MAX, "an object cannot be stored");
             crate::housekeeping::sweep(self.world.cell.shared()).await;
         }
         let resident = &mut self.residents[who];
