@@ -9,6 +9,7 @@ mod capture;
 mod compare;
 mod consent;
 mod elsewhere;
+mod full_disk;
 mod kills;
 mod log;
 mod namespace;
@@ -66,6 +67,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "vault-survives-kills",
         shows: "device and cell killed while backing up, forgetting, pruning and restoring: nothing acknowledged is missing",
         run: kills::vault_survives_kills,
+    },
+    Scenario {
+        name: "full-disk",
+        shows: "a cell whose disk is full says so, gives back what it has, and goes on once there is room",
+        run: full_disk::goes_on,
     },
     Scenario {
         name: "restored-cell",

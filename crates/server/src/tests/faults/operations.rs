@@ -341,6 +341,10 @@ impl Stage {
         }
         self.promised.is_kept(&self.world).await;
         self.must_succeed(&mut attempt).await;
+        // What the cell remembers of the account is not behind, either.
+        step(&self.world).await;
+        let mut next = self.attempt(id).await;
+        self.must_succeed(&mut next).await;
         self.promised.is_kept(&self.world).await;
     }
 }
