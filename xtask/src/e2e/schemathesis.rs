@@ -23,6 +23,11 @@ pub(super) fn finds_nothing(world: &World) -> Outcome {
     let device = world.candor("device");
     prepare(world, &device, &invitation)?;
     device.run(["backup", "run", "--all"])?;
+    // Some of what the cell has is condemned.
+    fs::write(world.path("source/letter"), "hello again")?;
+    device.run(["backup", "run", "--all"])?;
+    device.run(["backup", "forget", "--keep-last", "1"])?;
+    device.run(["backup", "prune", "--max-unused", "0"])?;
     let work = world.path("schemathesis");
     fs::create_dir_all(&work)?;
     sys::run(
