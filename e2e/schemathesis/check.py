@@ -138,6 +138,7 @@ def notices(document, url, settings, work):
 
 def main():
     document, invitation, keys, phrase, work = sys.argv[1:]
+    document, keys, phrase, work = (str(pathlib.Path(path).resolve()) for path in (document, keys, phrase, work))
     work = pathlib.Path(work)
     text = pathlib.Path(document).read_text()
     methods = [method for path in json.loads(text)["paths"].values() for method in path.values()]
