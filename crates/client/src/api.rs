@@ -360,12 +360,12 @@ impl Api {
         &self,
         account: AccountId,
         vault: VaultId,
-        after: u64,
+        from: u64,
     ) -> Result<Vec<SignedHead>, ApiError> {
         let (account, vault) = (account.to_string(), vault.to_string());
         let places = [("account", account.as_str()), ("vault", vault.as_str())];
         let request = Call {
-            query: format!("after={after}"),
+            query: format!("from={from}"),
             ..call(EndpointId::ReadRuns, &places)
         };
         let page: RunsPage = self.ask(request).await?;

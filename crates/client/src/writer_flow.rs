@@ -182,10 +182,8 @@ impl Engine {
         let mut last: Option<SignedHead> = None;
         let end = newest.map_or(0, |newest| newest.counter);
         while (heads.len() as u64) < end {
-            let after = heads.len() as u64;
-            let page = self
-                .runtime
-                .block_on(api.read_runs(account, vault, after))?;
+            let from = heads.len() as u64 + 1;
+            let page = self.runtime.block_on(api.read_runs(account, vault, from))?;
             if page.is_empty() {
                 return Err(disagreement());
             }

@@ -25,7 +25,7 @@ use crate::listener::{self, Listening, ServeError};
 use crate::log::Log;
 use crate::random::{self, NoRandomness};
 use crate::re_anchor::{Anew, begun_anew, queue_what_was_before_the_log};
-use crate::shared::Shared;
+use crate::shared::{Ports, Shared};
 use crate::transparency::Signer;
 use crate::transparency::signer::SignerError;
 use crate::{routes, sys};
@@ -229,7 +229,7 @@ impl Cell {
             config: Some(config.clone()),
             ..CellOptions::default()
         };
-        Self::with_store(directory, config.clone(), options)
+        Self::with_store(directory, config.clone(), options, Ports::of)
             .await
             .map_err(InitError::Open)?;
         let text = config_text(&config);
@@ -250,7 +250,18 @@ impl Cell {
     ///
     /// # Errors
     /// [`OpenError`]; [`OpenError::InUse`] if another process has it open.
-    pub async fn open_with(directory: &Path, mut options: CellOptions) -> Result<Self, OpenError> {
+    pub async fn open_with(directory: &Path, options: CellOptions) -> Result<Self, OpenError> {
+        let cell = Self::open_over(directory, options, Ports::of).await?;
+        cell.start();
+        Ok(cell)
+    }
+
+    /// The same over other ports than the store's own, and without what the cell does by itself.
+    pub(crate) async fn open_over(
+        directory: &Path,
+        mut options: CellOptions,
+        ports: impl FnOnce(Store) -> Ports,
+    ) -> Result<Self, OpenError> {
         let config_path = directory.join(CONFIG_FILE);
         if !config_path.is_file() {
             return Err(OpenError::NoCell {
@@ -261,16 +272,20 @@ impl Cell {
             Some(config) => config,
             None => CellConfig::from_file(&config_path).map_err(OpenError::Config)?,
         };
-        let cell = Self::with_store(directory, config, options).await?;
-        crate::housekeeping::start(&cell.shared);
-        crate::transparency::start(&cell.shared);
-        Ok(cell)
+        Self::with_store(directory, config, options, ports).await
+    }
+
+    /// Starts what the cell does by itself. It ends with the cell.
+    pub(crate) fn start(&self) {
+        crate::housekeeping::start(&self.shared);
+        crate::transparency::start(&self.shared);
     }
 
     async fn with_store(
         directory: &Path,
         config: CellConfig,
         options: CellOptions,
+        ports: impl FnOnce(Store) -> Ports,
     ) -> Result<Self, OpenError> {
         let key_files = directory.join(KEYS_DIRECTORY);
         let root = keys::read_root(&key_files).map_err(OpenError::Keys)?;
@@ -300,7 +315,15 @@ impl Cell {
             .await
             .map_err(|source| OpenError::BeforeTheLog(Box::new(source)))?;
         let signer = signer(directory, &keys, &keyring).map_err(OpenError::LogSigner)?;
-        let shared = Shared::new(store, keys, keyring, &description, config, options, signer);
+        let shared = Shared::new(
+            ports(store),
+            keys,
+            keyring,
+            &description,
+            config,
+            options,
+            signer,
+        );
         Ok(Self {
             shared: Arc::new(shared),
         })

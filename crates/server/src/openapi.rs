@@ -4,16 +4,15 @@
 //! integer keys; a schema lists the keys as property names, each with the name that the
 //! specification uses and what the value means.
 
-mod schemas;
-
 use candor_wire::api::{
     API_VERSION, BodyKind, Caller, ENDPOINTS, Endpoint, ErrorCode, MEDIA_CBOR, MEDIA_OBJECT,
 };
-use candor_wire::request::{
-    HEADER_AUTHORITY, HEADER_DEVICE, HEADER_DIGEST, HEADER_PLACEMENT, HEADER_SIGNATURE,
-    HEADER_SIGNATURE_INPUT,
-};
+use candor_wire::request::HEADER_SIGNATURE;
 use serde_json::{Map, Value, json};
+
+mod parameters;
+mod responses;
+mod schemas;
 
 use self::schemas::{Field, Kind, SCHEMAS};
 
@@ -37,27 +36,6 @@ pub(crate) const ERRORS: [(ErrorCode, u8); 18] = [
     (ErrorCode::Version, 16),
     (ErrorCode::Chain, 17),
     (ErrorCode::Range, 18),
-];
-
-/// What each signed header says.
-const SIGNED_HEADERS: [(&str, &str); 5] = [
-    (
-        HEADER_DEVICE,
-        "The signing device, 32 hexadecimal digits, or `root` for the account's root key.",
-    ),
-    (
-        HEADER_AUTHORITY,
-        "`grant <statement id>` or `errand <signed errand, base64url>`.",
-    ),
-    (
-        HEADER_PLACEMENT,
-        "The placement epoch of the account; 1 for an account that was never moved.",
-    ),
-    (
-        HEADER_SIGNATURE_INPUT,
-        "RFC 9421, in the one accepted form, labelled `candor`.",
-    ),
-    (HEADER_SIGNATURE, "RFC 9421, Ed25519, labelled `candor`."),
 ];
 
 /// The whole description.
@@ -103,23 +81,6 @@ pub fn document() -> Value {
 }
 
 fn operation(endpoint: &Endpoint) -> Value {
-    let mut parameters: Vec<Value> = endpoint
-        .path
-        .split('/')
-        .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
-        .map(|name| name.trim_start_matches('*'))
-        .map(path_parameter)
-        .collect();
-    parameters.extend(endpoint.query.iter().map(|name| {
-        json!({ "name": name, "in": "query", "required": false, "schema": { "type": "string" } })
-    }));
-    let is_signed = endpoint.caller != Caller::Anybody;
-    if is_signed {
-        parameters.extend(SIGNED_HEADERS.iter().map(|(name, what)| header(name, what)));
-        if matches!(endpoint.request, BodyKind::Cbor(_)) {
-            parameters.push(header(HEADER_DIGEST, "RFC 9530, SHA-256 of the body."));
-        }
-    }
     let grants: Vec<&str> = endpoint
         .grants
         .iter()
@@ -133,12 +94,9 @@ fn operation(endpoint: &Endpoint) -> Value {
     let mut operation = json!({
         "operationId": format!("{:?}", endpoint.id),
         "summary": endpoint.summary,
-        "parameters": parameters,
-        "responses": {
-            success(endpoint): reply(endpoint),
-            "default": { "description": "Refused.", "content": content(BodyKind::Cbor("ErrorReply")) }
-        },
-        "security": if is_signed { json!([{ "requestSignature": [] }]) } else { json!([]) },
+        "parameters": parameters::of(endpoint),
+        "responses": responses::of(endpoint),
+        "security": if endpoint.caller != Caller::Anybody { json!([{ "requestSignature": [] }]) } else { json!([]) },
         "x-candor-caller": format!("{:?}", endpoint.caller),
         "x-candor-grants": grants,
         "x-candor-errands": errands,
@@ -148,52 +106,7 @@ fn operation(endpoint: &Endpoint) -> Value {
         operation["requestBody"] =
             json!({ "required": true, "content": content(endpoint.request) });
     }
-    if endpoint.reply == BodyKind::Object {
-        operation["responses"]["206"] = json!({ "description": "The range that was asked for.", "content": content(BodyKind::Object) });
-    }
     operation
-}
-
-fn success(endpoint: &Endpoint) -> &'static str {
-    if endpoint.reply == BodyKind::Empty {
-        "204"
-    } else {
-        "200"
-    }
-}
-
-fn reply(endpoint: &Endpoint) -> Value {
-    match endpoint.reply {
-        BodyKind::Empty => json!({ "description": "Done, and durable." }),
-        kind => json!({ "description": "Done.", "content": content(kind) }),
-    }
-}
-
-fn path_parameter(name: &str) -> Value {
-    if name == "file" {
-        return json!({
-            "name": name,
-            "in": "path",
-            "required": true,
-            "description": "The rest of the path: `checkpoint`, `tile/…` or `map/…`.",
-            "schema": { "type": "string", "pattern": "^[a-z0-9./]+$" }
-        });
-    }
-    let digits = if matches!(name, "object" | "root" | "receipt") {
-        64
-    } else {
-        32
-    };
-    json!({
-        "name": name,
-        "in": "path",
-        "required": true,
-        "schema": { "type": "string", "pattern": format!("^[0-9a-f]{{{digits}}}$") }
-    })
-}
-
-fn header(name: &str, what: &str) -> Value {
-    json!({ "name": name, "in": "header", "required": true, "description": what, "schema": { "type": "string" } })
 }
 
 fn content(kind: BodyKind) -> Value {
@@ -202,9 +115,10 @@ fn content(kind: BodyKind) -> Value {
         BodyKind::Cbor(name) => json!({
             MEDIA_CBOR: { "schema": reference(name), "x-candor-max-bytes": kind.max_bytes() }
         }),
-        BodyKind::Object | BodyKind::LogFile => json!({
+        BodyKind::Object => json!({
             MEDIA_OBJECT: { "schema": { "type": "string", "contentEncoding": "binary" }, "x-candor-max-bytes": kind.max_bytes() }
         }),
+        BodyKind::LogFile => responses::log_file(),
     }
 }
 
@@ -240,12 +154,15 @@ fn property(name: &str, kind: Kind, note: &str) -> Value {
         }
     };
     let mut property = match kind {
+        Kind::Version => json!({ "type": "integer", "const": API_VERSION }),
         Kind::Number => json!({ "type": "integer" }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Bytes(length) => bytes(length),
         Kind::Of(schema) => reference(schema),
         Kind::ListOf(schema) => json!({ "type": "array", "items": reference(schema) }),
-        Kind::ListOfBytes(length) => json!({ "type": "array", "items": bytes(length) }),
+        Kind::ListOfBytes(length, most) => {
+            json!({ "type": "array", "items": bytes(length), "maxItems": most })
+        }
         Kind::ListOfFlags => json!({ "type": "array", "items": { "type": "boolean" } }),
     };
     property["title"] = json!(name);

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use candor_store::{Erasures, ObjectKey, ObjectState, Objects, Records, Store};
+use candor_store::{
+    Erasures, LogFiles, LogRecords, ObjectKey, ObjectState, Objects, Records, Store,
+};
 use candor_wire::api::CellDescription;
 use candor_wire::cbor;
 use candor_wire::cell::{
@@ -39,6 +41,30 @@ const WRITERS_MIN: usize = 8;
 /// Requests at one time whose body is read before it is known who calls. Each holds up to 1 MiB.
 const STRANGERS_MAX: usize = 16;
 
+/// What a cell stores into.
+pub(crate) struct Ports {
+    pub(crate) records: Arc<dyn Records>,
+    pub(crate) objects: Arc<dyn Objects>,
+    pub(crate) erasures: Arc<dyn Erasures>,
+    pub(crate) log_records: Arc<dyn LogRecords>,
+    pub(crate) log_files: Arc<dyn LogFiles>,
+    // Holds the lock on the directory for as long as anybody can write to it.
+    pub(crate) store: Store,
+}
+
+impl Ports {
+    pub(crate) fn of(store: Store) -> Self {
+        Self {
+            records: store.records(),
+            objects: store.objects(),
+            erasures: store.erasures(),
+            log_records: store.log_records(),
+            log_files: store.log_files(),
+            store,
+        }
+    }
+}
+
 pub(crate) struct Shared {
     pub(crate) config: CellConfig,
     pub(crate) root: Ed25519Public,
@@ -70,7 +96,6 @@ pub(crate) struct Shared {
     acknowledgement: Ed25519Secret,
     stopping: AtomicBool,
     object_stripes: Vec<tokio::sync::Mutex<()>>,
-    // Holds the lock on the directory for as long as anybody can write to it.
     _store: Store,
 }
 
@@ -84,7 +109,7 @@ pub(crate) struct Place {
 
 impl Shared {
     pub(crate) fn new(
-        store: Store,
+        ports: Ports,
         keys: CellKeyFiles,
         keyring: CellKeyring,
         description: &CellDescription,
@@ -93,8 +118,8 @@ impl Shared {
         signer: Signer,
     ) -> Self {
         let transparency = Transparency::new(TransparencyParts {
-            records: store.log_records(),
-            files: store.log_files(),
+            records: ports.log_records,
+            files: ports.log_files,
             clock: Arc::clone(&options.clock),
             settings: config.log.clone(),
             witnesses: config.log.witness_list(),
@@ -111,9 +136,9 @@ impl Shared {
             description: cbor::encode(description).into(),
             authority: authority(&keyring.cell()),
             keyring,
-            records: store.records(),
-            objects: store.objects(),
-            erasures: store.erasures(),
+            records: ports.records,
+            objects: ports.objects,
+            erasures: ports.erasures,
             views: Views::new(),
             clock: options.clock,
             log: options.log,
@@ -132,8 +157,14 @@ impl Shared {
                 .map(|_| tokio::sync::Mutex::new(()))
                 .collect(),
             config,
-            _store: store,
+            _store: ports.store,
         }
+    }
+
+    /// What is below the ports.
+    #[cfg(test)]
+    pub(crate) const fn store(&self) -> &Store {
+        &self._store
     }
 
     #[cfg(test)]

@@ -22,6 +22,8 @@ pub mod conformance;
 pub mod data_map;
 mod disk;
 pub mod erasures;
+#[cfg(feature = "conformance")]
+pub mod faulty;
 pub mod log;
 mod log_disk;
 #[cfg(feature = "conformance")]

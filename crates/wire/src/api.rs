@@ -338,7 +338,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         write_only: false,
         request: BodyKind::Empty,
         reply: BodyKind::Cbor("RunsPage"),
-        query: &["after"],
+        query: &["from"],
         summary: "The heads of a write-only device's vault in their order, a page at a time.",
     },
     Endpoint {

@@ -39,7 +39,7 @@ struct Household<'w> {
 }
 
 /// Bytes that do not compress, the same for the same number (xorshift64).
-fn noise(number: u64, length: usize) -> Vec<u8> {
+pub(super) fn noise(number: u64, length: usize) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;

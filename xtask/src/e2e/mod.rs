@@ -9,11 +9,13 @@ mod capture;
 mod compare;
 mod consent;
 mod elsewhere;
+mod full_disk;
 mod kills;
 mod log;
 mod namespace;
 mod round_trip;
 mod scan;
+mod schemathesis;
 mod verifier;
 mod world;
 
@@ -67,6 +69,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: kills::vault_survives_kills,
     },
     Scenario {
+        name: "full-disk",
+        shows: "a cell whose disk is full says so, gives back what it has, and goes on once there is room",
+        run: full_disk::goes_on,
+    },
+    Scenario {
         name: "restored-cell",
         shows: "a cell put back to an older copy: nothing is signed, and everybody goes on once a person accepted",
         run: log::re_anchors,
@@ -75,6 +82,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "log-verifies-elsewhere",
         shows: "witnesses, the whole log, receipts and the report, checked by programs that share no code with ours",
         run: elsewhere::verifies_elsewhere,
+    },
+    Scenario {
+        name: "schemathesis",
+        shows: "schemathesis finds nothing against a running cell, and gets past the gate at every endpoint",
+        run: schemathesis::finds_nothing,
     },
 ];
 

@@ -26,6 +26,9 @@ use crate::reply::{self, Refusal};
 use crate::shared::{Place, Shared};
 use crate::views::{self, Folded};
 
+/// Longest `from` of a page, in digits: what fits always fits 64 bits too, and no chain comes near.
+pub(crate) const FROM_MAX_DIGITS: usize = 18;
+
 /// A chain with new entries at its end, checked and acknowledged, and not stored yet.
 pub(super) struct Extension {
     pub(super) view: AccountView,
@@ -365,7 +368,7 @@ async fn append_checked(
 pub(super) fn decimal(text: Option<&str>) -> Result<u64, Refusal> {
     let Some(text) = text else { return Ok(0) };
     let number: u64 = text.parse().map_err(|_| ErrorCode::Malformed)?;
-    if number.to_string() == text {
+    if text.len() <= FROM_MAX_DIGITS && number.to_string() == text {
         Ok(number)
     } else {
         Err(ErrorCode::Malformed.into())

@@ -59,13 +59,13 @@ fn may_move(view: &AccountView, vault: &VaultId, head: &Head) -> bool {
     }
 }
 
-/// The heads of a write-only device's vault that come after one.
+/// The heads of a write-only device's vault from one on.
 pub(super) async fn runs(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
-    let after = super::chain::decimal(admitted.query.as_deref())?;
+    let from = super::chain::decimal(admitted.query.as_deref())?;
     let (account, vault) = (admitted.account()?, admitted.vault()?);
     let page = shared
         .records
-        .runs(account, vault, after, PAGE_MAX_ENTRIES)
+        .runs(account, vault, from.saturating_sub(1), PAGE_MAX_ENTRIES)
         .await;
     let (heads, more) = page.map_err(|error| Refusal::of_records(&error))?;
     let heads: Result<Vec<SignedHead>, _> = heads.iter().map(|head| cbor::decode(head)).collect();

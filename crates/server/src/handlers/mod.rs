@@ -7,6 +7,7 @@ mod heads;
 mod log;
 mod objects;
 
+pub(crate) use chain::FROM_MAX_DIGITS;
 pub(crate) use log::LOG_PREFIX;
 
 use std::sync::Arc;

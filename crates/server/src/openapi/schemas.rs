@@ -1,10 +1,14 @@
 //! The messages of the interface, and what they are made of as far as the cell looks into it.
 
+use candor_wire::limits::{HAS_MAX_IDS, RESCUED_MAX};
+
 /// One value of a message: key, name, what it is, whether it can be absent, what it means.
 pub(super) type Field = (u8, &'static str, Kind, bool, &'static str);
 
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
+    /// The version of a message: this number and no other.
+    Version,
     Number,
     Flag,
     /// A byte string of this length; 0 for any.
@@ -13,12 +17,12 @@ pub(super) enum Kind {
     Of(&'static str),
     /// Several of a schema.
     ListOf(&'static str),
-    /// Several byte strings of this length.
-    ListOfBytes(u16),
+    /// Byte strings of this length, at most so many.
+    ListOfBytes(u16, usize),
     ListOfFlags,
 }
 
-const VERSION: Field = (0, "version", Kind::Number, false, "Always 1.");
+const VERSION: Field = (0, "version", Kind::Version, false, "Always 1.");
 
 /// Every message, and what they are made of as far as the cell looks into it.
 pub(super) const SCHEMAS: &[(&str, &str, &[Field])] = &[
@@ -242,9 +246,9 @@ pub(super) const SCHEMAS: &[(&str, &str, &[Field])] = &[
             (
                 3,
                 "rescued",
-                Kind::ListOfBytes(32),
+                Kind::ListOfBytes(32, RESCUED_MAX),
                 true,
-                "Objects that were condemned and that the new head needs, at most 8,192; absent for none.",
+                "Objects that an earlier head condemned and that this one needs; absent for none.",
             ),
         ],
     ),
@@ -276,7 +280,7 @@ pub(super) const SCHEMAS: &[(&str, &str, &[Field])] = &[
             (
                 1,
                 "objects",
-                Kind::ListOfBytes(32),
+                Kind::ListOfBytes(32, HAS_MAX_IDS),
                 false,
                 "At most 1,024 names.",
             ),
@@ -299,7 +303,7 @@ pub(super) const SCHEMAS: &[(&str, &str, &[Field])] = &[
                 "condemned",
                 Kind::ListOfFlags,
                 true,
-                "Which of them are condemned; absent for none.",
+                "Which of them are condemned, in the same order; absent for none.",
             ),
         ],
     ),

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod erasures;
+mod faults;
 mod hostile;
 mod listening;
 mod log_bench;

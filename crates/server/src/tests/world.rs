@@ -1,11 +1,14 @@
 //! A cell with a clock that can be moved, and people who call it.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use axum::body::Body;
 use bytes::Bytes;
+use candor_store::Store;
+use candor_store::faulty::{Faults, Faulty};
 use candor_wire::api::{
     API_VERSION, AppendChain, Appended, ChainPage, EndpointId, ErrorCode, ErrorReply, OpenAccount,
     endpoint,
@@ -33,7 +36,8 @@ use tower::ServiceExt as _;
 
 use crate::clock::Clock;
 use crate::log::Log;
-use crate::{Cell, CellConfig, CellOptions, InitParams};
+use crate::shared::Ports;
+use crate::{Cell, CellConfig, CellOptions, InitParams, OpenError};
 
 /// Some day in 2026.
 pub(crate) const START: Millis = Millis(1_780_000_000_000);
@@ -51,6 +55,31 @@ pub(crate) struct World {
     pub(crate) clock: Arc<MovedClock>,
     pub(crate) cell: Cell,
     counter: AtomicU64,
+    /// What the cell's ports go through; `None` for the store's own ports.
+    faults: Option<Faults>,
+}
+
+async fn open(
+    directory: &Path,
+    options: CellOptions,
+    faults: Option<&Faults>,
+) -> Result<Cell, OpenError> {
+    match faults {
+        None => Cell::open_with(directory, options).await,
+        Some(faults) => Cell::open_over(directory, options, |store| faulty(store, faults)).await,
+    }
+}
+
+fn faulty(store: Store, faults: &Faults) -> Ports {
+    let ports = Ports::of(store);
+    Ports {
+        records: Faulty::new(ports.records, faults),
+        objects: Faulty::new(ports.objects, faults),
+        erasures: Faulty::new(ports.erasures, faults),
+        log_records: Faulty::new(ports.log_records, faults),
+        log_files: Faulty::new(ports.log_files, faults),
+        ..ports
+    }
 }
 
 pub(crate) fn params() -> InitParams {
@@ -68,6 +97,15 @@ impl World {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut CellConfig), log: Log) -> Self {
+        Self::made(change, log, None).await
+    }
+
+    /// A cell whose ports go through `faults`, and which does nothing by itself.
+    pub(crate) async fn over(faults: &Faults, change: impl FnOnce(&mut CellConfig)) -> Self {
+        Self::made(change, Log::silent(), Some(faults.clone())).await
+    }
+
+    async fn made(change: impl FnOnce(&mut CellConfig), log: Log, faults: Option<Faults>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         Cell::init(directory.path(), &params()).await.unwrap();
         let mut config = CellConfig::from_file(&directory.path().join("cell.toml")).unwrap();
@@ -78,12 +116,13 @@ impl World {
             clock: clock.clone(),
             log,
         };
-        let cell = Cell::open_with(directory.path(), options).await.unwrap();
+        let cell = open(directory.path(), options, faults.as_ref()).await;
         Self {
             directory,
             clock,
-            cell,
+            cell: cell.unwrap(),
             counter: AtomicU64::new(1),
+            faults,
         }
     }
 
@@ -99,39 +138,58 @@ impl World {
             clock,
             cell,
             counter,
+            faults,
         } = self;
-        let open = Arc::downgrade(cell.shared());
+        let held = Arc::downgrade(cell.shared());
         drop(cell);
         // The cell's own tasks may hold it for a moment.
         for _ in 0..500 {
-            if open.strong_count() == 0 {
+            if held.strong_count() == 0 {
                 break;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        assert_eq!(open.strong_count(), 0, "the cell was never closed");
+        assert_eq!(held.strong_count(), 0, "the cell was never closed");
         work();
         for _ in 0..100 {
             let options = CellOptions {
                 clock: clock.clone(),
                 ..CellOptions::default()
             };
-            match Cell::open_with(directory.path(), options).await {
+            match open(directory.path(), options, faults.as_ref()).await {
                 Ok(cell) => {
                     return Self {
                         directory,
                         clock,
                         cell,
                         counter,
+                        faults,
                     };
                 }
-                Err(crate::OpenError::InUse { .. }) => {
+                Err(OpenError::InUse { .. }) => {
                     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 }
                 Err(error) => panic!("{error:?}"),
             }
         }
         panic!("the cell was never closed");
+    }
+
+    /// Another cell, out of what is on the disk at this moment, as after a loss of power, and of what that left there.
+    pub(crate) async fn crashed(self, leave: impl FnOnce(&Path)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        super::transparency::copy(self.directory.path(), directory.path());
+        leave(directory.path());
+        let options = CellOptions {
+            clock: self.clock.clone(),
+            ..CellOptions::default()
+        };
+        let cell = open(directory.path(), options, self.faults.as_ref()).await;
+        Self {
+            directory,
+            cell: cell.unwrap(),
+            ..self
+        }
     }
 
     pub(crate) fn now(&self) -> Millis {
@@ -161,6 +219,14 @@ impl World {
             status,
             response.into_body().collect().await.unwrap().to_bytes(),
         )
+    }
+
+    /// The same; `None` if the reply breaks off.
+    pub(crate) async fn try_send(&self, request: Request<Body>) -> Option<(StatusCode, Bytes)> {
+        let response = self.cell.service().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.ok()?;
+        Some((status, body.to_bytes()))
     }
 
     /// A person with an account.
@@ -359,6 +425,19 @@ impl Person {
             record.acknowledgement = Some(acknowledgement);
             self.records.push(record);
         }
+        let keyring = &world.cell.shared().keyring;
+        self.view = Some(AccountView::of(self.account, &self.records, keyring).unwrap());
+    }
+
+    /// The same for records that were sent by hand.
+    pub(crate) fn keeps(&mut self, world: &World, records: Vec<Record>, reply: &[u8]) {
+        self.pending = records;
+        self.keep(world, reply);
+    }
+
+    /// Takes over records that stand on the chain already.
+    pub(crate) fn found(&mut self, world: &World, records: Vec<Record>) {
+        self.records.extend(records);
         let keyring = &world.cell.shared().keyring;
         self.view = Some(AccountView::of(self.account, &self.records, keyring).unwrap());
     }

@@ -88,14 +88,14 @@ async fn family(world: &World) -> (Person, String, Person, String) {
     (full, full_grant, writer, grant)
 }
 
-async fn runs(world: &World, person: &Person, vault: VaultId, after: u64) -> RunsPage {
+async fn runs(world: &World, person: &Person, vault: VaultId, from: u64) -> RunsPage {
     let errand = person.errand(world, Purpose::Restore);
     let ask = person.ask(EndpointId::ReadRuns, errand);
     let ask = Ask {
         path: ask
             .path
             .replace(&person.vault.to_string(), &vault.to_string()),
-        query: format!("after={after}"),
+        query: format!("from={from}"),
         ..ask
     };
     let (status, body) = person.call(world, &ask).await;
@@ -126,7 +126,7 @@ async fn a21_every_run_of_a_write_only_device_is_kept_and_read_by_full_ones_alon
         heads.map(|head| head.counter).collect()
     };
     assert_eq!(counters(&all), [1, 2, 3, 4]);
-    assert_eq!(counters(&runs(&world, &full, OWN, 2).await), [3, 4]);
+    assert_eq!(counters(&runs(&world, &full, OWN, 3).await), [3, 4]);
     let of_full = runs(&world, &full, full.vault, 0).await;
     assert!(counters(&of_full).is_empty());
     // The device itself reads back where it stands, and nothing more.

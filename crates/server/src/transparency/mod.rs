@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use candor_log::checkpoint::SignedCheckpoint;
 use candor_log::state_map::StateMap;
+use candor_log::tile::TileError;
 use candor_store::log::LOG_BATCH_MAX_ENTRIES;
 use candor_store::{LogFiles, LogFilesError, LogRecords, RecordsError};
 use candor_wire::Millis;
@@ -46,6 +47,7 @@ use sequencer::Sequencer;
 pub(crate) use sequencer::UNPUBLISHED_MAX;
 #[cfg(test)]
 pub(crate) use source::PublishedFiles;
+use source::SourceError;
 
 /// How long a batch stays open at most: what an acknowledgement promises.
 pub(crate) const BATCH_OPEN: Duration = Duration::from_secs(1);
@@ -98,6 +100,14 @@ impl From<LogFilesError> for LogFault {
 }
 
 impl LogFault {
+    /// Tiles that cannot be read now are not damaged.
+    fn of_tiles(error: TileError<SourceError>) -> Self {
+        match error {
+            TileError::Source(SourceError::Files(source)) => Self::Files(source),
+            _ => Self::Damaged("the log's tiles do not have the tree's root"),
+        }
+    }
+
     /// For the cell's own log, which names parts and no details.
     pub(crate) const fn cause(&self) -> Cause {
         match self {

@@ -63,6 +63,7 @@ impl Transparency {
     /// Goes on counting from where `counts` stopped, up to `head`.
     async fn count(&self, counts: Counts, head: TreeHead) -> Result<Counts, LogFault> {
         let source = PublishedFiles::new(self.files());
+        let damaged = LogFault::Damaged("the entries of the log do not have its root");
         let counting = tokio::task::spawn_blocking(move || {
             let prover = Prover::new(&source, head);
             let mut counts = if counts.size() <= head.size {
@@ -71,20 +72,21 @@ impl Transparency {
                 Counts::new()
             };
             while counts.size() < head.size {
-                let bundle = bundle_at(counts.size() / TILE_WIDTH, head.size)?;
-                let leaves = prover.leaves(&bundle).ok()?;
-                let counted = usize::try_from(counts.size() % TILE_WIDTH).ok()?;
+                let Some(bundle) = bundle_at(counts.size() / TILE_WIDTH, head.size) else {
+                    return Err(damaged);
+                };
+                let leaves = prover.leaves(&bundle).map_err(LogFault::of_tiles)?;
+                let counted = counts.size() % TILE_WIDTH;
                 leaves
                     .iter()
-                    .skip(counted)
+                    .zip(0..)
+                    .filter(|(_, place)| *place >= counted)
+                    .map(|(leaf, _)| leaf)
                     .for_each(|leaf| counts.add(leaf));
             }
-            Some(counts)
+            Ok(counts)
         });
-        let counted = counting.await.map_err(|_| LogFault::Task)?;
-        counted.ok_or(LogFault::Damaged(
-            "the entries of the log do not have its root",
-        ))
+        counting.await.map_err(|_| LogFault::Task)?
     }
 
     /// The page for people: plain HTML, no script, no foreign address.

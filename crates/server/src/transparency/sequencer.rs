@@ -164,7 +164,7 @@ impl Sequencer {
         let source = PublishedFiles::new(&log.files);
         let loaded = tokio::task::spawn_blocking(move || Edge::load(&source, head)).await;
         let loaded = loaded.map_err(|_| LogFault::Task)?;
-        loaded.map_err(|_| LogFault::Damaged("the log's tiles do not have the tree's root"))
+        loaded.map_err(LogFault::of_tiles)
     }
 
     async fn write(&self, log: &Transparency, growth: &Growth) -> Result<(), LogFault> {
@@ -212,7 +212,7 @@ impl Transparency {
             candor_log::tile::Prover::new(&source, head).consistency(old_size)
         });
         let proved = proving.await.map_err(|_| LogFault::Task)?;
-        proved.map_err(|_| LogFault::Damaged("the log's tiles do not have the tree's root"))
+        proved.map_err(LogFault::of_tiles)
     }
 
     pub(super) fn files(&self) -> &Arc<dyn candor_store::LogFiles> {

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use candor_store::conformance::{
     check_erasures, check_log_files, check_log_records, check_objects, check_records,
 };
+use candor_store::faulty::{Faults, Faulty};
 use candor_store::memory::{MemoryLogFiles, MemoryObjects, MemoryRecords};
-use candor_store::{DiskLogFiles, DiskObjects, SqliteRecords};
+use candor_store::{DiskLogFiles, DiskObjects, LogFiles, Objects, Records, SqliteRecords};
 
 /// Gives a new path below one directory each time.
 struct Places {
@@ -83,4 +84,33 @@ async fn log_files_in_memory() {
 async fn log_files_on_disk() {
     let places = Places::new();
     check_log_files(|| Arc::new(DiskLogFiles::open(&places.next()).unwrap())).await;
+}
+
+/// A wrapper without a plan is the engine itself.
+#[tokio::test]
+async fn engines_with_no_faults_yet() {
+    let faults = Faults::default();
+    check_records(|| {
+        Faulty::new(
+            Arc::new(MemoryRecords::default()) as Arc<dyn Records>,
+            &faults,
+        )
+    })
+    .await;
+    check_objects(|| {
+        Faulty::new(
+            Arc::new(MemoryObjects::default()) as Arc<dyn Objects>,
+            &faults,
+        )
+    })
+    .await;
+    check_log_files(|| {
+        Faulty::new(
+            Arc::new(MemoryLogFiles::default()) as Arc<dyn LogFiles>,
+            &faults,
+        )
+    })
+    .await;
+    assert!(faults.calls().len() > 100);
+    assert!(faults.stop().is_empty());
 }
