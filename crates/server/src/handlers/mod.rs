@@ -23,7 +23,7 @@ use crate::shared::Shared;
 pub(crate) async fn handle(
     shared: &Arc<Shared>,
     endpoint: EndpointId,
-    admitted: &Admitted,
+    admitted: &mut Admitted,
     headers: &HeaderMap,
     body: &mut RequestBody,
 ) -> Result<Response, Refusal> {
@@ -40,6 +40,10 @@ pub(crate) async fn handle(
         EndpointId::HasObjects => objects::has(shared, admitted).await,
         EndpointId::ListObjects => objects::list(shared, admitted).await,
         EndpointId::ReadLog => log::read(shared, admitted).await,
-        EndpointId::ReadState => log::state(shared, admitted).await,
+        EndpointId::ReadState => {
+            // It may wait for the log, and keeps no other request of the account waiting meanwhile.
+            drop(admitted.work.take());
+            log::state(shared, admitted).await
+        }
     }
 }
