@@ -24,7 +24,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from mnemonic import Mnemonic
 
 # Purposes of errands by name (docs/formats/statements.md).
-PURPOSES = {"create": 1, "list": 2, "recover": 3, "consent": 4, "restore": 5, "verify": 6, "re-anchor": 7}
+PURPOSES = dict(
+    zip(("create", "list", "recover", "consent", "restore", "verify", "re-anchor", "erase"), range(1, 9), strict=True)
+)
 
 # Kinds of statements that are looked for (docs/formats/statements.md).
 KIND_CONSENT = 4

@@ -93,6 +93,8 @@ pub(crate) struct Admitted {
     pub(crate) now: Millis,
     /// The account's share of the cell, for as long as the request lasts.
     share: Option<OwnedSemaphorePermit>,
+    /// The account's share of the work, until the reply is there or a body is waited for.
+    pub(crate) work: Option<OwnedSemaphorePermit>,
 }
 
 impl Admitted {
@@ -314,6 +316,7 @@ pub(crate) async fn pass(
         nonce: None,
         now,
         share: None,
+        work: None,
     };
     if endpoint.caller == Caller::Anybody {
         return Ok(admitted);
@@ -366,6 +369,7 @@ pub(crate) async fn pass(
         }
         request::check_digest(digest, &admitted.message).map_err(|_| ErrorCode::NotSigned)?;
     }
+    wait_for_work(shared, &mut admitted, verified.created).await?;
     may_call(endpoint, &admitted)?;
     admitted.purpose = authority(shared, endpoint, &admitted, &signed.claim, &key)?;
     spend(shared, endpoint, &mut admitted, &key, &verified).await?;
@@ -382,13 +386,39 @@ async fn wait_for_share(
     let Some(view) = &admitted.view else {
         return Ok(());
     };
-    let account = view.account();
-    let holder = (account, admitted.signer);
+    let holder = (view.account(), admitted.signer);
     admitted.share = shared.request_shares.try_take(holder);
     if admitted.share.is_some() {
         return Ok(());
     }
     admitted.share = shared.request_shares.take(holder).await;
+    look_again(shared, admitted, created).await
+}
+
+/// All of the request is there: from here on it is the account's share of the cell's work that counts.
+async fn wait_for_work(
+    shared: &Arc<Shared>,
+    admitted: &mut Admitted,
+    created: i64,
+) -> Result<(), Refusal> {
+    let Some(account) = admitted.view.as_ref().map(|view| view.account()) else {
+        return Ok(());
+    };
+    admitted.work = shared.work_shares.try_take(account);
+    if admitted.work.is_some() {
+        return Ok(());
+    }
+    admitted.work = shared.work_shares.take(account).await;
+    look_again(shared, admitted, created).await
+}
+
+/// After a wait.
+async fn look_again(
+    shared: &Arc<Shared>,
+    admitted: &mut Admitted,
+    created: i64,
+) -> Result<(), Refusal> {
+    let account = admitted.account()?;
     admitted.now = shared.clock.now();
     if (admitted.now.seconds() - created).abs() > REQUEST_SKEW_SECONDS {
         return Err(ErrorCode::Skew.into());

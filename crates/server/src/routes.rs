@@ -57,8 +57,9 @@ async fn answer(shared: Arc<Shared>, endpoint: &'static Endpoint, request: Reque
     let began = Instant::now();
     let (parts, mut body) = gate::split(&shared, request);
     let outcome = match gate::pass(&shared, endpoint, &parts, &mut body).await {
-        Ok(admitted) => {
-            handlers::handle(&shared, endpoint.id, &admitted, &parts.headers, &mut body).await
+        Ok(mut admitted) => {
+            let headers = &parts.headers;
+            handlers::handle(&shared, endpoint.id, &mut admitted, headers, &mut body).await
         }
         Err(refusal) => Err(refusal),
     };

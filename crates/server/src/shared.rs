@@ -38,6 +38,11 @@ const UPLOADERS_MIN: usize = 3;
 /// How many accounts at least can send messages at one time.
 const WRITERS_MIN: usize = 8;
 
+/// Requests of one account, with all its devices, that the cell does at one time once they are there. Each has its part
+/// of the writer's commits, which are shared: two of them keep the disk busy, and four an account's devices, while more
+/// would only make everybody's commit longer. Bodies that are on their way do not count.
+const WORK_PER_ACCOUNT_MAX: usize = 4;
+
 /// Requests at one time whose body is read before it is known who calls. Each holds up to 1 MiB.
 const STRANGERS_MAX: usize = 16;
 
@@ -86,6 +91,8 @@ pub(crate) struct Shared {
     /// Requests of one device, or of one account's root key, at one time: a device that is in other hands does not
     /// stand in the way of the others.
     pub(crate) request_shares: Shares<(AccountId, Option<DeviceId>)>,
+    /// What one account has the cell do at one time.
+    pub(crate) work_shares: Shares<AccountId>,
     /// What one account may have of [`Self::messages`].
     pub(crate) message_shares: Shares<AccountId>,
     pub(crate) messages: Semaphore,
@@ -146,6 +153,7 @@ impl Shared {
             uploads: Arc::new(permits(config.limits.uploads_max)),
             upload_shares: Shares::new(config.limits.uploads_max as usize / UPLOADERS_MIN),
             request_shares: Shares::new(config.limits.requests_per_device_max as usize),
+            work_shares: Shares::new(WORK_PER_ACCOUNT_MAX),
             message_shares: Shares::new(config.limits.messages_max as usize / WRITERS_MIN),
             messages: permits(config.limits.messages_max),
             strangers: Semaphore::new(STRANGERS_MAX),

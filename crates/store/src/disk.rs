@@ -4,6 +4,9 @@
 //! lowercase hexadecimal. It is written beside its final name, synced, and then linked to it, so a
 //! name never leads to part of an object; then the directory is synced.
 //!
+//! What a large object has goes to the disk piece by piece, and the large objects that come at one time take turns:
+//! a commit of the records then waits for one piece, and not for all that somebody uploads.
+//!
 //! `object_store` syncs what it creates itself. Two cases are left to this module. A directory that
 //! another upload has just made may not be durable yet, so each directory on the way is synced into
 //! its parent before the first object goes in. And an object that is found to be there may be that of
@@ -14,7 +17,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +28,7 @@ use futures_core::Stream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{GetOptions, GetResultPayload, ObjectStore, PutMode, PutOptions, PutPayload};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::Pending;
@@ -37,6 +41,13 @@ use crate::sys;
 /// is under a megabyte; forgetting one costs a sync.
 const DIRECTORIES_KNOWN_MAX: usize = 4096;
 
+/// How much of a large object is written before it is synced, in bytes. The disk has no more than that to do before
+/// it gets to what others wait for; and a sync of this much costs a few hundredths more than one of everything.
+const PIECE_BYTES: usize = 1024 * 1024;
+
+/// How many large objects give a piece to the disk at one time. One keeps it busy.
+const PIECES_AT_ONCE: usize = 1;
+
 /// What separates an object's name from the number of an unfinished write, in `object_store`.
 const STAGING_MARK: char = '#';
 
@@ -46,6 +57,72 @@ pub struct DiskObjects {
     store: LocalFileSystem,
     root: PathBuf,
     durable: Arc<DurableDirectories>,
+    /// Turns among large objects, in the order in which they asked.
+    turns: Arc<Semaphore>,
+}
+
+/// A file that is being written, beside its final name. Without that name it is removed with this value.
+struct Staged {
+    file: File,
+    path: PathBuf,
+}
+
+impl Staged {
+    fn create(named: &Path) -> io::Result<Self> {
+        for number in 1_u32.. {
+            let mut path = named.as_os_str().to_owned();
+            path.push(format!("{STAGING_MARK}{number}"));
+            let path = PathBuf::from(path);
+            match File::create_new(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                created => return created.map(|file| Self { file, path }),
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+
+    /// Writes the next piece and waits until the disk has it.
+    fn write(mut self, piece: &[Bytes]) -> io::Result<Self> {
+        for bytes in piece {
+            self.file.write_all(bytes)?;
+        }
+        self.file.sync_data()?;
+        Ok(self)
+    }
+
+    /// Gives the file its name, for good; `false` if the name is taken.
+    fn publish(self, named: &Path, directory: &Path) -> io::Result<bool> {
+        self.file.sync_all()?;
+        match fs::hard_link(&self.path, named) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            linked => linked?,
+        }
+        sys::sync_directory(directory)?;
+        Ok(true)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed at the next start.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Cuts a body where a piece is full. Nothing is copied.
+fn pieces(body: Vec<Bytes>) -> Vec<Vec<Bytes>> {
+    let (mut all, mut piece, mut length) = (Vec::new(), Vec::new(), 0);
+    for mut bytes in body {
+        while length + bytes.len() >= PIECE_BYTES {
+            piece.push(bytes.split_to(PIECE_BYTES - length));
+            all.push(core::mem::take(&mut piece));
+            length = 0;
+        }
+        length += bytes.len();
+        piece.push(bytes);
+    }
+    all.push(piece);
+    all
 }
 
 impl DiskObjects {
@@ -65,6 +142,7 @@ impl DiskObjects {
             store,
             root,
             durable: Arc::default(),
+            turns: Arc::new(Semaphore::new(PIECES_AT_ONCE)),
         })
     }
 
@@ -109,6 +187,9 @@ impl DiskObjects {
         if there {
             return self.sync_existing(&key).await;
         }
+        if body.iter().map(Bytes::len).sum::<usize>() > PIECE_BYTES {
+            return self.put_large(&key, body).await;
+        }
         let options = PutOptions {
             mode: PutMode::Create,
             ..PutOptions::default()
@@ -122,6 +203,33 @@ impl DiskObjects {
             Err(object_store::Error::AlreadyExists { .. }) => self.sync_existing(&key).await,
             Err(source) => Err(store_fault("write an object", source)),
         }
+    }
+
+    /// The same for an object of many pieces. Its directory is there and durable.
+    async fn put_large(
+        &self,
+        key: &ObjectKey,
+        body: Vec<Bytes>,
+    ) -> Result<PutOutcome, ObjectsError> {
+        const ACTION: &str = "write an object";
+        let (directory, file) = (self.fan_directory(key), self.file(key));
+        let named = file.clone();
+        let mut staged = blocking(ACTION, move || Staged::create(&named)).await?;
+        for piece in pieces(body) {
+            // The semaphore is never closed.
+            let turn = Arc::clone(&self.turns).acquire_owned().await;
+            staged = blocking(ACTION, move || {
+                let written = staged.write(&piece);
+                drop(turn);
+                written
+            })
+            .await?;
+        }
+        let is_new = blocking(ACTION, move || staged.publish(&file, &directory)).await?;
+        if is_new {
+            return Ok(PutOutcome::Stored);
+        }
+        self.sync_existing(key).await
     }
 
     async fn sync_existing(&self, key: &ObjectKey) -> Result<PutOutcome, ObjectsError> {

@@ -13,8 +13,9 @@ use futures_core::Stream;
 use crate::Pending;
 
 /// Largest piece in which an object is read, in bytes. Large enough that the cost of a piece is the
-/// copy and not the hand-over between threads; small enough that many readers fit in memory.
-pub const CHUNK_MAX_BYTES: usize = 1024 * 1024;
+/// copy and not the hand-over between threads; small enough that many readers fit in memory, two pieces each, and that
+/// encrypting one keeps nobody waiting.
+pub const CHUNK_MAX_BYTES: usize = 256 * 1024;
 
 /// Where an object lives. The same bytes in two vaults are two objects: nothing is shared between
 /// accounts, so that nobody can ask whether somebody else has a given object.

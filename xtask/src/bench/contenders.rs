@@ -54,7 +54,7 @@ pub(crate) fn below(target: &Path, source: &Path) -> PathBuf {
     target.join(source.strip_prefix("/").unwrap_or(source))
 }
 
-fn candor(program: &Path, home: &Path) -> Command {
+pub(crate) fn candor(program: &Path, home: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .arg("--home")

@@ -29,10 +29,11 @@ pub(crate) struct LogOptions {
     out: Option<PathBuf>,
 }
 
-struct Measured {
-    name: String,
-    value: f64,
-    unit: String,
+/// One line of a test that measures.
+pub(super) struct Measured {
+    pub(super) name: String,
+    pub(super) value: f64,
+    pub(super) unit: String,
 }
 
 /// Measures a release build, and prints the table.
@@ -101,7 +102,7 @@ fn table(printed: &str) -> Outcome<Vec<Measured>> {
     )))
 }
 
-fn measurement(line: &str) -> Option<Measured> {
+pub(super) fn measurement(line: &str) -> Option<Measured> {
     // The test runner may have written its own words before.
     let (_, rest) = line.split_once("measured\t")?;
     let mut fields = rest.split('\t');

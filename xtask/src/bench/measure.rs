@@ -73,6 +73,13 @@ pub(crate) struct ServerUsage {
     peak_bytes: u64,
 }
 
+impl fmt::Display for ServerUsage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let megabytes = self.peak_bytes / 1_000_000;
+        write!(f, "{:.2} CPU s, {megabytes} MB at most", self.cpu_seconds)
+    }
+}
+
 impl ServerUsage {
     /// The part since an earlier reading; the peak is that of the whole time.
     pub(crate) fn since(&self, before: &Self) -> Self {

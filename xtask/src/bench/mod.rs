@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: the program beside its peers, interleaved, on the same corpora in the same run.
 
+mod cell;
 mod contenders;
 pub(crate) mod corpus;
 mod log;
@@ -37,6 +38,8 @@ enum What {
     Backup(BackupOptions),
     /// Appending to the transparency log, proofs, a device's monitor, and the state map.
     Log(log::LogOptions),
+    /// A hundred devices at once against one cell, a neighbour beside a flood, and memory under hostile requests.
+    Cell(cell::CellOptions),
 }
 
 #[derive(clap::Args)]
@@ -102,9 +105,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
     match &options.what {
         What::Backup(options) => run_backup(options).map(drop),
         What::Log(options) => log::run(options),
+        What::Cell(options) => cell::run(options),
     }
 }
 
+pub(crate) use cell::run_short as run_cell_short;
 pub(crate) use log::run_short as run_log_short;
 
 /// The short form of the suite: Candor alone on a small corpus, once. It shows that the benchmark runs and that

@@ -25,7 +25,7 @@ use crate::shared::Shared;
 pub(crate) async fn handle(
     shared: &Arc<Shared>,
     endpoint: EndpointId,
-    admitted: &Admitted,
+    admitted: &mut Admitted,
     headers: &HeaderMap,
     body: &mut RequestBody,
 ) -> Result<Response, Refusal> {
@@ -42,7 +42,11 @@ pub(crate) async fn handle(
         EndpointId::HasObjects => objects::has(shared, admitted).await,
         EndpointId::ListObjects => objects::list(shared, admitted).await,
         EndpointId::ReadLog => log::read(shared, admitted).await,
-        EndpointId::ReadState => log::state(shared, admitted).await,
+        EndpointId::ReadState => {
+            // It may wait for the log, and keeps no other request of the account waiting meanwhile.
+            drop(admitted.work.take());
+            log::state(shared, admitted).await
+        }
         EndpointId::ReadRuns => heads::runs(shared, admitted).await,
         EndpointId::ReadErasure => erasures::read(shared, admitted).await,
     }

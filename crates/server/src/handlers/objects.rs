@@ -43,7 +43,7 @@ fn is_allowed_size(bytes: u64) -> bool {
 /// there already is read, checked and let go, and the reply is the same.
 pub(super) async fn put(
     shared: &Arc<Shared>,
-    admitted: &Admitted,
+    admitted: &mut Admitted,
     body: &mut RequestBody,
 ) -> Result<Response, Refusal> {
     let key = key(admitted)?;
@@ -51,6 +51,7 @@ pub(super) async fn put(
         .declared()
         .filter(|bytes| is_allowed_size(*bytes))
         .ok_or(ErrorCode::Malformed)?;
+    drop(admitted.work.take());
     // The own share first: whoever waits for it holds no place that others could have.
     let share = shared.upload_shares.take(key.account).await;
     // The semaphore is never closed.
@@ -70,6 +71,8 @@ pub(super) async fn put(
             return Ok(reply::done());
         }
         Ok(ReserveOutcome::OverQuota { used, quota }) => {
+            // While the share is held: an account without room has no more on its way than the others.
+            body.drain().await;
             return Err(Refusal {
                 quota: Some((used, quota)),
                 ..ErrorCode::OverQuota.into()
@@ -102,6 +105,7 @@ pub(super) async fn put(
 }
 
 async fn store(shared: &Shared, key: ObjectKey, pieces: Vec<Bytes>) -> Result<(), Refusal> {
+    let _work = shared.work_shares.take(key.account).await;
     // Nobody takes this object away between its bytes and its confirmation.
     let _held = shared.hold_object(&key).await;
     shared

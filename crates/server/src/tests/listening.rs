@@ -23,7 +23,7 @@ use tower::ServiceExt as _;
 use super::world::{World, decoded, object};
 
 /// What a device makes of an invitation: the one root that it believes.
-fn trust(cell: &CellId, root: &Ed25519Public) -> TrustAnchor<'static> {
+pub(super) fn trust(cell: &CellId, root: &Ed25519Public) -> TrustAnchor<'static> {
     let mut subject = vec![
         0x31, 0x29, 0x30, 0x27, 0x06, 0x03, 0x55, 0x04, 0x03, 0x0c, 0x20,
     ];

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod accounts;
+mod cell_bench;
 mod erasures;
 mod faults;
 mod hostile;

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod chain;
+mod checkpoints;
 mod erasures;
 mod fault;
 mod heads;
@@ -96,7 +97,8 @@ impl SqliteRecords {
     }
 
     fn start(file: &Path, connection: Connection) -> Result<Self, RecordsError> {
-        let writer = Writer::start(connection).map_err(|source| RecordsError::Io {
+        let beside = open_connection(file, Use::Write)?;
+        let writer = Writer::start(connection, beside).map_err(|source| RecordsError::Io {
             action: "start its writer",
             source: Arc::new(source),
         })?;

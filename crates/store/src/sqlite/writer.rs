@@ -10,6 +10,7 @@ use std::thread;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::checkpoints::Checkpoints;
 use super::fault::engine_fault;
 use super::nonces;
 use crate::records::{NonceUse, RecordsError};
@@ -76,12 +77,14 @@ impl core::fmt::Debug for dyn Job {
 }
 
 impl Writer {
-    /// Starts the thread over its connection.
-    pub(crate) fn start(connection: Connection) -> std::io::Result<Self> {
+    /// Starts the thread over its connection, and one `beside` it that moves what it wrote into the database.
+    pub(crate) fn start(mut connection: Connection, beside: Connection) -> std::io::Result<Self> {
+        let checkpoints =
+            Checkpoints::start(beside, &mut connection).map_err(std::io::Error::other)?;
         let (queue, waiting) = mpsc::channel(QUEUE_MAX_WRITES);
         let thread = thread::Builder::new()
             .name(String::from("records-writer"))
-            .spawn(move || serve(&connection, waiting))?;
+            .spawn(move || serve(&connection, waiting, checkpoints))?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
@@ -121,7 +124,11 @@ impl Drop for Writer {
     }
 }
 
-fn serve(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
+fn serve(
+    connection: &Connection,
+    mut waiting: mpsc::Receiver<Box<dyn Job>>,
+    mut checkpoints: Checkpoints,
+) {
     let mut group = Vec::with_capacity(GROUP_MAX_WRITES);
     while waiting.blocking_recv_many(&mut group, GROUP_MAX_WRITES) > 0 {
         let committed = run_group(connection, &mut group);
@@ -132,6 +139,7 @@ fn serve(connection: &Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
         for job in group.drain(..) {
             job.answer(committed.clone());
         }
+        checkpoints.committed(connection);
     }
 }
 

@@ -1,0 +1,153 @@
+//! Accounts that ask for as much as they can get.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::task::JoinSet;
+
+use super::line::Line;
+use super::load::{Caller, Kind};
+use super::people::{Device, family};
+use super::{Bench, LARGE_BYTES, SMALL_BYTES};
+
+/// Devices of the account that floods.
+const DEVICES: usize = 16;
+
+/// Connections of each device for each kind of upload: with those below more than the account has places for.
+const UPLOADS_PER_DEVICE: usize = 2;
+
+/// Where it comes from: two addresses, each of which may have 128 connections.
+const SOURCES: [u8; 2] = [20, 21];
+
+/// How much of an upload that never ends is sent, in bytes.
+const ORPHAN_BYTES: usize = 256 * 1024;
+
+/// How often somebody who only waits looks whether the flood is over.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What one connection does all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Requests(Kind),
+    /// Begins an upload, and lets it stand.
+    Orphans,
+    /// Uploads for which it has no quota.
+    OverQuota,
+}
+
+/// The accounts that flood, and their connections.
+pub(super) struct Flood {
+    parts: Vec<(Part, Device, u8)>,
+}
+
+/// What a flood got through.
+#[derive(Default)]
+pub(super) struct Got {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Got {
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Flood {
+    /// Opens its accounts: one with all the quota that there is, and one that has none left.
+    pub(super) async fn new(bench: &mut Bench) -> Self {
+        let mut parts = Vec::new();
+        let devices = family(&bench.invitation(), &bench.place, DEVICES).await;
+        for (device, source) in devices.into_iter().zip(SOURCES.into_iter().cycle()) {
+            for _ in 0..UPLOADS_PER_DEVICE {
+                parts.push((
+                    Part::Requests(Kind::Put(SMALL_BYTES)),
+                    device.twin(),
+                    source,
+                ));
+            }
+            parts.push((
+                Part::Requests(Kind::Put(LARGE_BYTES)),
+                device.twin(),
+                source,
+            ));
+            parts.push((Part::Requests(Kind::Get), device.twin(), source));
+            parts.push((Part::Orphans, device.twin(), source));
+            parts.push((Part::Requests(Kind::Move), device, source));
+        }
+        for device in family(&bench.small.pop().unwrap(), &bench.place, DEVICES).await {
+            parts.push((Part::OverQuota, device, SOURCES[0]));
+        }
+        Self { parts }
+    }
+
+    /// Floods until `over`, with all connections at once; then all of them have ended.
+    pub(super) async fn until(&mut self, over: &Arc<AtomicBool>, got: &Arc<Got>) {
+        let mut running = JoinSet::new();
+        for (part, device, source) in self.parts.drain(..) {
+            let (over, got) = (Arc::clone(over), Arc::clone(got));
+            running.spawn(async move {
+                let device = match part {
+                    Part::Requests(kind) => requests(kind, device, source, &over, &got).await,
+                    Part::Orphans => orphans(device, source, &over).await,
+                    Part::OverQuota => over_quota(device, source, &over, &got).await,
+                };
+                (part, device, source)
+            });
+        }
+        while let Some(ended) = running.join_next().await {
+            self.parts.push(ended.unwrap());
+        }
+    }
+}
+
+async fn requests(kind: Kind, device: Device, source: u8, over: &AtomicBool, got: &Got) -> Device {
+    let mut caller = Caller::open(device, source, SMALL_BYTES).await;
+    while !over.load(Ordering::Relaxed) {
+        let reply = caller.once(kind).await.unwrap();
+        assert!(reply.is_good(), "{kind:?}: {:?}", reply.error());
+        got.requests.fetch_add(1, Ordering::Relaxed);
+        let bytes = match kind {
+            Kind::Put(bytes) => bytes,
+            Kind::Move | Kind::Get => reply.body.len(),
+        };
+        got.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+    caller.device
+}
+
+async fn orphans(device: Device, source: u8, over: &AtomicBool) -> Device {
+    let place = Arc::clone(&device.place);
+    while !over.load(Ordering::Relaxed) {
+        let mut line = Line::open(place.address, &place.root, source)
+            .await
+            .unwrap();
+        let sent = device.put(&place.object(LARGE_BYTES));
+        let _ = line.stream.write_all(&sent.head).await;
+        let _ = line.stream.write_all(&sent.body[..ORPHAN_BYTES]).await;
+        let _ = line.stream.flush().await;
+        // Whoever hangs up and begins anew leaves more behind than whoever is told to go.
+        tokio::time::sleep(20 * LOOK).await;
+    }
+    device
+}
+
+async fn over_quota(device: Device, source: u8, over: &AtomicBool, got: &Got) -> Device {
+    let place = Arc::clone(&device.place);
+    let mut line = Line::open(place.address, &place.root, source)
+        .await
+        .unwrap();
+    while !over.load(Ordering::Relaxed) {
+        let sent = device.put(&place.object(LARGE_BYTES));
+        let reply = line.ask(&sent).await.unwrap();
+        assert_eq!(reply.status, 507, "{:?}", reply.error());
+        got.requests.fetch_add(1, Ordering::Relaxed);
+    }
+    device
+}
