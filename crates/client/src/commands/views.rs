@@ -47,7 +47,7 @@ pub struct ReAnchorView {
     pub log_before: Option<u64>,
     /// Entries of the new one now.
     pub log_now: Option<u64>,
-    /// For [`Command::ReAnchorAccept`].
+    /// For [`crate::commands::Command::ReAnchorAccept`].
     pub token: String,
 }
 

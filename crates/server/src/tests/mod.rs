@@ -12,6 +12,7 @@ mod matrix;
 mod objects;
 mod refusals;
 mod requests;
+mod resources;
 mod restores;
 mod transparency;
 mod witness;

@@ -262,6 +262,7 @@ pub(crate) struct Person {
 }
 
 /// One request, before it is signed.
+#[derive(Clone)]
 pub(crate) struct Ask {
     pub(crate) endpoint: EndpointId,
     pub(crate) path: String,
