@@ -115,6 +115,8 @@ impl Engine {
         cancel: &Cancel,
     ) -> Result<View, Failure> {
         self.read_back(Purpose::Restore, events, cancel, |session| {
+            // One that is damaged hides nothing in the others.
+            let mut damaged = None;
             for vault in session.vaults()? {
                 let held = session.open(vault)?;
                 for entry in &held.open.repository.manifest().snapshots {
@@ -123,12 +125,18 @@ impl Engine {
                     let mut each = |path: &Path, item: &Item| {
                         tell_item(session.events, session.cancel, &id, path, item)
                     };
-                    browse::find(&mut reader, entry.root, glob, &mut each)
-                        .map_err(|error| browse_failed(&error))?;
+                    let found = browse::find(&mut reader, entry.root, glob, &mut each);
+                    match found.map_err(|error| browse_failed(&error)) {
+                        Ok(()) => {}
+                        Err(failure) if failure.kind == FailureKind::Integrity => {
+                            damaged.get_or_insert(failure);
+                        }
+                        Err(failure) => return Err(failure),
+                    }
                     session.done()?;
                 }
             }
-            session.done()
+            damaged.map_or_else(|| session.done(), Err)
         })
     }
 

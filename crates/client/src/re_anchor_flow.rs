@@ -487,9 +487,14 @@ impl Engine {
             let acknowledgements = match self.runtime.block_on(appended) {
                 Ok(acknowledgements) => acknowledgements,
                 // It cannot check its own earlier signature, for example: the keys of that time are lost,
-                // too. That is not what the person said yes to.
+                // too. Or it began to erase what the person had said was to be kept. That is not what they
+                // said yes to.
                 Err(ApiError::Refused {
-                    code: ErrorCode::Chain | ErrorCode::Malformed | ErrorCode::Version,
+                    code:
+                        ErrorCode::Chain
+                        | ErrorCode::Malformed
+                        | ErrorCode::Version
+                        | ErrorCode::NotPermitted,
                     ..
                 }) => {
                     lock(&self.proposal).declined = Some(record.commitment);

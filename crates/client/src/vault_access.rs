@@ -12,6 +12,7 @@ use candor_vault::{
 use candor_wire::api::ErrorCode;
 use candor_wire::chain::AccountView as ChainView;
 use candor_wire::head::{HEAD_VERSION, Head, HeadHash, SignedHead};
+use candor_wire::statement::Role;
 use candor_wire::{Millis, ObjectId, VaultId};
 
 use crate::api::{Api, ApiError};
@@ -33,7 +34,9 @@ pub(crate) struct KnownHead {
     pub(crate) counter: u64,
     pub(crate) hash: HeadHash,
     pub(crate) manifest: ObjectId,
+    /// Of a run its number. Those of a write-only device in other hands mean nothing, so that they are not remembered.
     pub(crate) epoch: u32,
+    is_run: bool,
 }
 
 impl KnownHead {
@@ -42,7 +45,7 @@ impl KnownHead {
             vault,
             counter: self.counter,
             hash: self.hash,
-            epoch: self.epoch,
+            epoch: if self.is_run { 0 } else { self.epoch },
         }
     }
 }
@@ -94,9 +97,13 @@ impl Engine {
             hash: signed.hash(),
             manifest: head.manifest,
             epoch: head.epoch,
+            is_run: head.runs.is_some(),
         };
         let seen = known.seen(vault);
         self.memory.check_successor(&seen, head.previous.as_ref())?;
+        if known.is_run && self.facts.role == Role::Full {
+            self.follow_runs(api, view, vault, &known)?;
+        }
         self.memory.remember_head(seen)?;
         Ok(Some(known))
     }
@@ -253,6 +260,7 @@ impl Engine {
             hash: signed.hash(),
             manifest: next.manifest,
             epoch: next.epoch,
+            is_run: next.runs.is_some(),
         };
         let api = open.objects.api();
         let (previous, rescued) = (next.previous, staged.rescued());

@@ -7,7 +7,7 @@ use candor_vault::runs::{LastRun, RunHead, RunsOf};
 use candor_vault::secret::SecretBytes;
 use candor_vault::{Index, IndexError, Repository, RepositoryError, VaultKeys};
 use candor_wire::chain::AccountView as ChainView;
-use candor_wire::head::{Head, SignedHead};
+use candor_wire::head::{Head, HeadHash};
 use candor_wire::statement::Role;
 use candor_wire::{DeviceId, VaultId};
 
@@ -17,6 +17,7 @@ use crate::commands::{Failure, FailureKind};
 use crate::engine::{Engine, unknown_chain};
 use crate::epochs;
 use crate::events::Events;
+use crate::memory::RememberedHead;
 use crate::vault_access::{KnownHead, disagreement};
 use crate::writer_state::WriterState;
 
@@ -62,7 +63,13 @@ impl Engine {
         let manifest = head.map(|head| head.manifest);
         let (is_known, is_full) = (state.is_known(), state.is_full());
         let epoch = view.epoch(Some(vault)).ok_or_else(unknown_chain)?;
-        let number = state.next(head.map_or(0, |head| head.epoch));
+        let number = state.next(head.map_or(0, |head| head.epoch)).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Integrity,
+                "somebody else used up the numbers of this device's runs: its keys are in other hands",
+            )
+            .with_hint("make a new write-only device with `candor account recover --role write-only` in a new home")
+        })?;
         let chunk_ids = {
             let keys = self.keys();
             let writer = keys.writer();
@@ -121,7 +128,10 @@ impl Engine {
             )
             .with_hint("use a full device of this account, or the recovery phrase"));
         }
-        let signed = self.read_runs(objects.api(), vault, head)?;
+        let signed = match head {
+            Some(head) => self.read_runs(objects.api(), &self.view()?, vault, None, &head)?,
+            None => Vec::new(),
+        };
         let account = self.facts.account;
         let heads: Vec<RunHead> = {
             let keys = self.keys();
@@ -157,54 +167,70 @@ impl Engine {
             events.step(sentence.clone());
             self.ledger.alarm(&sentence)?;
         }
-        repository.ok_or_else(|| {
-            Failure::new(
-                FailureKind::Failed,
-                "none of the runs of this write-only device can be read",
-            )
-        })
+        Ok(repository)
     }
 
-    /// Every head of the vault, oldest first: each names the one before, up to the one that was verified.
+    /// Checks that a head of another device's runs comes from the newest one seen, however many are between.
+    pub(crate) fn follow_runs(
+        &self,
+        api: &Api,
+        view: &ChainView,
+        vault: VaultId,
+        newest: &KnownHead,
+    ) -> Result<(), Failure> {
+        match self.memory.head(&vault) {
+            // The next one names it.
+            Some(seen) if seen.counter + 1 < newest.counter => self
+                .read_runs(api, view, vault, Some(seen), newest)
+                .map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every head of the vault up to the one that was verified, oldest first: each names the one before. They begin
+    /// with the first, or with the one that was seen.
     fn read_runs(
         &self,
         api: &Api,
+        view: &ChainView,
         vault: VaultId,
-        newest: Option<KnownHead>,
+        seen: Option<RememberedHead>,
+        newest: &KnownHead,
     ) -> Result<Vec<Head>, Failure> {
-        let view = self.view()?;
         let account = self.facts.account;
         let key_of = |device: &_| {
             let entry = view.device(device);
             entry.map(|entry| entry.added.signing.ed25519())
         };
         let mut heads: Vec<Head> = Vec::new();
-        let mut last: Option<SignedHead> = None;
-        let end = newest.map_or(0, |newest| newest.counter);
-        while (heads.len() as u64) < end {
-            let from = heads.len() as u64 + 1;
-            let page = self.runtime.block_on(api.read_runs(account, vault, from))?;
+        let mut last: Option<HeadHash> = None;
+        let mut next = seen.map_or(1, |seen| seen.counter);
+        while next <= newest.counter {
+            let page = self.runtime.block_on(api.read_runs(account, vault, next))?;
             if page.is_empty() {
                 return Err(disagreement());
             }
-            for signed in page {
+            // One that came meanwhile is not read this time.
+            let wanted = usize::try_from(newest.counter - next).unwrap_or(usize::MAX);
+            for signed in page.into_iter().take(wanted.saturating_add(1)) {
                 let head = signed.verify(&account, &vault, key_of)?;
-                check_mover(&view, &vault, &head)?;
-                let follows = head.counter == heads.len() as u64 + 1
-                    && head.previous == last.as_ref().map(SignedHead::hash);
-                if !follows {
+                check_mover(view, &vault, &head)?;
+                let hash = signed.hash();
+                if let (None, Some(seen)) = (last, seen) {
+                    let shown = RememberedHead { hash, ..seen };
+                    self.memory.check_head(&vault, Some(&shown))?;
+                } else if head.previous != last {
+                    return Err(disagreement());
+                }
+                if head.counter != next {
                     return Err(disagreement());
                 }
                 heads.push(head);
-                last = Some(signed);
+                last = Some(hash);
+                next += 1;
             }
         }
-        // One that came meanwhile is not read this time; that it follows was seen.
-        let place = usize::try_from(end).unwrap_or(usize::MAX);
-        let beyond = heads.get(place).and_then(|next| next.previous);
-        let hash = beyond.or_else(|| last.as_ref().map(SignedHead::hash));
-        heads.truncate(place);
-        if hash == newest.map(|newest| newest.hash) {
+        if last == Some(newest.hash) {
             Ok(heads)
         } else {
             Err(disagreement())

@@ -62,9 +62,11 @@ impl WriterState {
         self.version == WRITER_STATE_VERSION
     }
 
-    /// The number of the next run, given that of the newest head's; 0 for none.
-    pub(crate) fn next(&self, published: u32) -> u32 {
-        self.next.max(published.saturating_add(1))
+    /// The number of the next run, given that of the newest head's; 0 for none. `None`: no number is left, which
+    /// takes somebody who wants it so.
+    pub(crate) fn next(&self, published: u32) -> Option<u32> {
+        let after = published.checked_add(1)?;
+        (self.next != u32::MAX).then_some(self.next.max(after))
     }
 
     /// Whether no more keys fit one head: then what the interrupted runs left is given up.

@@ -25,8 +25,8 @@ pub const EPOCH_KEY_BYTES: usize = 32;
 /// Most epochs of one vault: each revocation makes one; bounds what a hostile list can allocate.
 pub const EPOCHS_MAX: usize = 4096;
 
-/// Most runs of a write-only device that one vault holds: hourly ones of more than a year.
-pub const RUNS_MAX: usize = 10_000;
+/// Most keys of runs of a write-only device that are read from one vault: hourly ones of eleven years.
+pub const RUNS_MAX: usize = 100_000;
 
 /// Separates the key of content ids from every other derived key.
 const CHUNK_ID_DOMAIN: &[u8] = b"candor/vault/chunk-id";

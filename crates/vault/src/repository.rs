@@ -16,7 +16,7 @@ use candor_wire::{ObjectId, cbor};
 use crate::entropy::{Entropy, EntropyError};
 use crate::index::{Index, IndexError};
 use crate::index_object::{INDEX_HEAD_BYTES, IndexBody, PackEntry};
-use crate::keys::VaultKeys;
+use crate::keys::{KeysError, VaultKeys};
 use crate::manifest::{
     IndexReference, MANIFEST_VERSION, Manifest, ManifestError, SnapshotEntry, SnapshotId,
 };
@@ -48,6 +48,9 @@ pub enum RepositoryError {
     /// The operating system gave no random bytes.
     #[error("an object could not be sealed")]
     Entropy(#[source] EntropyError),
+    /// The keys of runs cannot be put together.
+    #[error("the keys of runs cannot be put together")]
+    Keys(#[source] KeysError),
     /// An index object or the manifest does not fit one object.
     #[error("a list of the vault does not fit one object")]
     TooLong,

@@ -8,14 +8,16 @@
 //!
 //! Threats: rows 21 (a stolen writer), 26, 31.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use candor_wire::{AccountId, DeviceId, ObjectId, VaultId};
+use zeroize::Zeroizing;
 
 use crate::entropy::Entropy;
 use crate::index::Index;
-use crate::keys::{EpochKey, VaultKeys};
+use crate::keys::{EpochKey, FIRST_EPOCH, RUNS_MAX, VaultKeys};
 use crate::manifest::{IndexReference, Manifest, SnapshotEntry};
 use crate::ports::{ObjectSource, SourceError};
 use crate::reader::{ReadError, fetch_body};
@@ -93,42 +95,48 @@ impl Repository {
         Ok(Self::of_run(sealer, index, manifest, last.manifest))
     }
 
-    /// Opens the vault of a write-only device for reading. `None`: none of its runs can be read.
+    /// Opens the vault of a write-only device for reading, with the runs that can be read: none of them makes an
+    /// empty vault. Beyond [`RUNS_MAX`] keys the later runs are left out.
     pub fn open_runs(
         of: RunsOf,
         runs: Vec<RunHead>,
         entropy: Arc<dyn Entropy>,
         index_path: &Path,
         source: &dyn ObjectSource,
-    ) -> Result<(Option<Self>, RunsLeftOut), RepositoryError> {
+    ) -> Result<(Self, RunsLeftOut), RepositoryError> {
         let RunsOf { account, vault, .. } = of;
         let mut left_out = Vec::new();
         let first = runs.iter().find_map(|run| run.secrets.first());
-        let Some(chunk_ids) = first.map(|first| SecretBytes::copy_of(first.chunk_ids.as_array()))
-        else {
-            return Ok((None, runs.iter().map(|run| run.counter).collect()));
+        let chunk_ids = match first {
+            Some(first) => SecretBytes::copy_of(first.chunk_ids.as_array()),
+            None => drawn(entropy.as_ref())?,
         };
         let is_same = |run: &RunSecrets| run.chunk_ids.as_array() == chunk_ids.as_array();
-        let mut secrets = Vec::new();
+        let mut secrets = BTreeMap::new();
         let mut heads = Vec::new();
         for run in runs {
             let Some(own) = run.secrets.first().map(|own| own.number) else {
                 left_out.push(run.counter);
                 continue;
             };
-            if !run.secrets.iter().all(is_same) {
+            let is_new = |one: &&RunSecrets| !secrets.contains_key(&one.number);
+            let new = run.secrets.iter().filter(is_new).count();
+            if !run.secrets.iter().all(is_same) || secrets.len() + new > RUNS_MAX {
                 left_out.push(run.counter);
                 continue;
             }
             heads.push((run.counter, run.manifest, own));
-            let opened = run.secrets.into_iter();
-            secrets.extend(opened.map(|one| (one.number, one.key)));
+            for one in run.secrets {
+                secrets.entry(one.number).or_insert(one.key);
+            }
+        }
+        if secrets.is_empty() {
+            // Of an empty vault: it opens nothing.
+            let key = EpochKey::from_bytes(drawn(entropy.as_ref())?.as_array());
+            secrets.insert(FIRST_EPOCH, key);
         }
         let keys = VaultKeys::of_runs(account, vault, secrets, chunk_ids.as_array());
-        let Ok(keys) = keys.map(Arc::new) else {
-            left_out.extend(heads.iter().map(|(counter, ..)| *counter));
-            return Ok((None, left_out));
-        };
+        let keys = keys.map(Arc::new).map_err(RepositoryError::Keys)?;
         let index = Index::open(index_path, account, vault, entropy.as_ref())
             .map_err(RepositoryError::Index)?;
         let sealer =
@@ -145,7 +153,7 @@ impl Repository {
             }
         }
         left_out.sort_unstable();
-        Ok((Some(repository), left_out))
+        Ok((repository, left_out))
     }
 
     /// Adds what one run lists to what the ones before it did.
@@ -167,6 +175,7 @@ impl Repository {
         };
         if manifest.counter != counter
             || manifest.epoch != number
+            || manifest.snapshots.len() != 1
             || !manifest.snapshots.iter().all(is_its_own)
         {
             return Err(refused(crate::manifest::ManifestError::OtherVault));
@@ -175,6 +184,14 @@ impl Repository {
         self.extend_manifest(counter, object, manifest);
         Ok(())
     }
+}
+
+fn drawn(entropy: &dyn Entropy) -> Result<SecretBytes, RepositoryError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    entropy
+        .fill(bytes.as_mut())
+        .map_err(RepositoryError::Entropy)?;
+    Ok(SecretBytes::copy_of(&bytes))
 }
 
 /// Whether the run itself is to blame: it is left out, and the others are read. A cell that does not answer, or an

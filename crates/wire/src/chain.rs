@@ -43,6 +43,10 @@ pub const CHAIN_MAX_ENTRIES: u64 = 65_536;
 /// Most vaults of one account.
 pub const VAULTS_MAX: usize = 1024;
 
+/// The last entries of a chain that can only take back erasures, one for each that can stand: nobody fills a chain so
+/// that what they asked for can no longer be stopped.
+pub const CHAIN_KEPT_FOR_CANCELLING: u64 = VAULTS_MAX as u64 + 1;
+
 /// One place of a chain as it is stored and sent.
 #[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
@@ -299,6 +303,14 @@ impl AccountView {
             });
         }
         let parsed = parse(record, sequence, &self.account, &self.tip)?;
+        let is_kept = sequence >= CHAIN_MAX_ENTRIES - CHAIN_KEPT_FOR_CANCELLING;
+        let cancels = |parsed: &Parsed| matches!(parsed.body, Body::ErasureCancelled(_));
+        if is_kept && parsed.as_ref().is_some_and(|parsed| !cancels(parsed)) {
+            return Err(ChainError::Limit {
+                sequence,
+                what: "entries of a chain",
+            });
+        }
         let tip = link(sequence, record.kind.code(), &self.tip, &record.commitment);
         let acknowledged = acknowledged(record, &self.account, &tip, cell)?;
         let time = parsed.as_ref().map(|parsed| parsed.entry.time);
@@ -497,6 +509,13 @@ impl AccountView {
             return Err(ChainError::Contradiction {
                 sequence,
                 reason: "the consent names what is being erased",
+            });
+        }
+        let writer = record.vault.and_then(|vault| self.writer_of(&vault));
+        if writer.is_some_and(|writer| writer != signer) {
+            return Err(ChainError::Contradiction {
+                sequence,
+                reason: "a write-only device has its vaults to itself",
             });
         }
         let entry = ConsentEntry {

@@ -1,16 +1,17 @@
 //! A write-only device: it backs up, and neither it nor whoever steals it reads or destroys anything.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use candor_client::commands::{Command, FailureKind, Keep, SnapshotView, Stored, View};
 use candor_client::epochs;
 use candor_client::keystore::KeyStore;
 use candor_testkit::hostile::lost;
 use candor_vault::SystemEntropy;
-use candor_wire::api::SwapHead;
-use candor_wire::head::Head;
+use candor_wire::api::{API_VERSION, HeadReply, RunsPage, SwapHead};
+use candor_wire::head::{Head, SignedHead};
 use candor_wire::ids::VaultId;
+use candor_wire::sign::SecretKey;
 use candor_wire::statement::{Kind, Role};
 use candor_wire::{AccountId, cbor};
 use hkdf::Hkdf;
@@ -399,4 +400,176 @@ fn a21_nothing_that_a_write_only_device_stores_decrypts_anything() {
     assert!(headers.iter().all(fits));
     // And the sealed secrets open under nothing that the device holds.
     assert!(epochs::open_run(account, full_keys.device(), run, scope).is_err());
+}
+
+/// A cell that works together with whoever stole the device: it shows what the thief signed.
+struct Thief<'w> {
+    world: &'w World,
+    key: Arc<SecretKey>,
+    /// The heads that the vault has in truth, in their order.
+    heads: Arc<Mutex<Vec<SignedHead>>>,
+}
+
+impl<'w> Thief<'w> {
+    /// Of a device that was stolen before its first run.
+    fn of(world: &'w World, writer: &Person) -> Self {
+        let keys = writer.engine.home().join("keys");
+        let keys = KeyStore::open(&keys, None, Arc::new(SystemEntropy)).unwrap();
+        let heads: Arc<Mutex<Vec<SignedHead>>> = Arc::default();
+        let seen = Arc::clone(&heads);
+        world.wire.answer(move |request| {
+            if request.method() == "PUT" && request.uri().path().ends_with("/head") {
+                let swap: SwapHead = cbor::decode(request.body()).unwrap();
+                seen.lock().unwrap().push(swap.head);
+            }
+            None
+        });
+        let key = keys.signing();
+        Self { world, key, heads }
+    }
+
+    fn real(&self) -> Vec<SignedHead> {
+        self.heads.lock().unwrap().clone()
+    }
+
+    /// A run after this one with that number, whose keys nobody can open.
+    fn run_after(&self, last: &SignedHead, number: u32) -> SignedHead {
+        let mut head = last.peek().unwrap();
+        head.counter += 1;
+        head.previous = Some(last.hash());
+        head.epoch = number;
+        for run in head.runs.iter_mut().flatten() {
+            run.number = number;
+            run.sealed.fill(7);
+        }
+        SignedHead::sign(&head, self.key.ed25519())
+    }
+
+    /// From now on their vault has these heads for everybody.
+    fn shows(&self, heads: Vec<SignedHead>) {
+        let vault = heads[0].peek().unwrap().vault.to_string();
+        self.world.wire.answer(move |request| {
+            let path = request.uri().path();
+            if !path.contains(&vault) || request.method() != "GET" {
+                return None;
+            }
+            let body = if path.ends_with("/head") {
+                let head = heads.last().cloned();
+                cbor::encode(&HeadReply {
+                    version: API_VERSION,
+                    head,
+                })
+            } else if path.ends_with("/runs") {
+                let from = request.uri().query().unwrap().strip_prefix("from=");
+                let from: usize = from.unwrap().parse().unwrap();
+                cbor::encode(&RunsPage {
+                    version: API_VERSION,
+                    heads: heads[from.max(1) - 1..].to_vec(),
+                    more: false,
+                })
+            } else {
+                return None;
+            };
+            Some(Ok(http::Response::new(body.into())))
+        });
+    }
+}
+
+/// Three runs of a write-only device, seen by a full one.
+fn stolen(world: &World) -> (Person, Person, Thief<'_>) {
+    let (full, phrase) = world.create("home");
+    let writer = world.recover_writer("server", &phrase);
+    let docs = world.tree("docs");
+    writer.add(&docs);
+    writer.consent();
+    let thief = Thief::of(world, &writer);
+    for number in 0..3 {
+        std::fs::write(docs.join("changes"), format!("state {number}")).unwrap();
+        writer.run().unwrap();
+    }
+    assert_eq!(snapshots(&full).len(), 3);
+    std::fs::write(docs.join("changes"), "and on").unwrap();
+    (full, writer, thief)
+}
+
+#[test]
+fn a21_numbers_of_runs_lock_nobody_out() {
+    let world = World::new();
+    let (full, writer, thief) = stolen(&world);
+    let mut heads = thief.real();
+    for (number, bad) in [(u32::MAX, 1), (1, 2), (u32::MAX, 3)] {
+        heads.push(thief.run_after(heads.last().unwrap(), number));
+        thief.shows(heads.clone());
+        assert_eq!(snapshots(&full).len(), 3);
+        let told = format!("{bad} of {} runs", heads.len());
+        let alarms = full.alarms();
+        assert!(
+            alarms.iter().any(|alarm| alarm.contains(&told)),
+            "{alarms:?}"
+        );
+    }
+    // The device itself notices that it is not alone.
+    let refused = writer.run().unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Integrity, "{refused:?}");
+    assert!(refused.hint.is_some(), "{refused:?}");
+}
+
+/// What was seen stays what it was, also where the next heads that are shown are far beyond it.
+#[test]
+fn a21_runs_that_were_seen_are_not_replaced_by_others() {
+    let world = World::new();
+    let (full, _writer, thief) = stolen(&world);
+    let real = thief.real();
+    for kept in [1, 2] {
+        let mut heads = real[..kept].to_vec();
+        while heads.len() < 6 {
+            let next = u32::try_from(heads.len()).unwrap() + 1;
+            heads.push(thief.run_after(heads.last().unwrap(), next));
+        }
+        thief.shows(heads);
+        for _ in 0..2 {
+            let refused = full.ask(Command::BackupSnapshots { set: None });
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.kind, FailureKind::Integrity);
+            assert!(refused.sentence.contains("older"), "{refused:?}");
+        }
+    }
+    world.wire.honest();
+    assert_eq!(snapshots(&full).len(), 3);
+}
+
+/// A vault of a write-only device with nothing in it, or with nothing that can be read, stands in no other's way.
+#[test]
+fn a21_a_vault_without_a_readable_run_blocks_no_restore() {
+    let world = World::new();
+    let (full, phrase) = world.create("home");
+    let photos = world.tree("photos");
+    full.add(&photos);
+    full.consent();
+    full.run().unwrap();
+    let writer = world.recover_writer("server", &phrase);
+    let docs = world.tree("docs");
+    writer.add(&docs);
+    writer.consent();
+    // It consented and stored nothing yet.
+    let fresh = world.recover("fresh", &phrase).unwrap();
+    restores(&world, &fresh, &photos, "photos:latest");
+    assert_eq!(fresh.alarms(), Vec::<String>::new());
+    let thief = Thief::of(&world, &writer);
+    writer.run().unwrap();
+    let mut first = thief.real()[0].peek().unwrap();
+    for run in first.runs.iter_mut().flatten() {
+        run.sealed.fill(7);
+    }
+    let first = SignedHead::sign(&first, thief.key.ed25519());
+    thief.shows(vec![first]);
+    let newer = world.recover("newer", &phrase).unwrap();
+    let out = world.path("out of newer");
+    newer.restore("photos:latest", &out).unwrap();
+    assert_same(&photos, &out.join("photos"));
+    let alarms = newer.alarms();
+    assert!(
+        alarms.iter().any(|alarm| alarm.contains("1 of 1 runs")),
+        "{alarms:?}"
+    );
 }

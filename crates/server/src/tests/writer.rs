@@ -8,7 +8,7 @@ use candor_wire::head::{
     ENCAPSULATED_BYTES, HEAD_VERSION, Head, HeadHash, RUN_SECRETS_SEALED_BYTES, RunKey, SignedHead,
 };
 use candor_wire::ids::{ObjectId, VaultId};
-use candor_wire::statement::Role;
+use candor_wire::statement::{Body as Said, Role};
 
 use super::matrix::with_device;
 use super::world::{Ask, Person, World, decoded, object};
@@ -147,7 +147,7 @@ async fn a21_every_run_of_a_write_only_device_is_kept_and_read_by_full_ones_alon
 #[tokio::test]
 async fn a21_a_stolen_write_only_device_moves_condemns_and_erases_nothing() {
     let world = World::new().await;
-    let (full, full_grant, mut writer, grant) = family(&world).await;
+    let (mut full, full_grant, mut writer, grant) = family(&world).await;
     let first = full.head(&world, 1, None, ObjectId::of(&object(1)));
     let swap = SwapHead {
         version: API_VERSION,
@@ -240,10 +240,27 @@ async fn a21_a_stolen_write_only_device_moves_condemns_and_erases_nothing() {
     let erased = writer.append_for(&world, Purpose::Erase, said).await;
     assert_eq!(erased, Some(ErrorCode::Chain));
 
+    // Nobody takes a write-only device's vault away by consenting for it: no full device, no other write-only one.
+    let (mut second, _) = with_device(&world, &full, Role::WriteOnly).await;
+    for other in [&mut full, &mut second] {
+        let usual = std::mem::replace(&mut other.vault, own);
+        other.records = other.chain(&world).await.records;
+        other.view = Some(AccountView::of(other.account, &other.records, keyring).unwrap());
+        let said = vec![Said::ConsentGiven(Box::new(other.consent(&world)))];
+        let outcome = other.append(&world, said).await;
+        assert_eq!(outcome, Some(ErrorCode::Chain));
+        other.vault = usual;
+    }
+    writer.vault = own;
+    let before = Some(SignedHead::sign(&good, writer.key.ed25519()).hash());
+    let next = run(&writer, &world, 2, before, ObjectId::of(&object(1)));
+    let ask = swapping(&writer, &grant, &next, None);
+    assert_eq!(writer.outcome(&world, &ask).await, None);
+
     // Everything is where it was, and a full device does not move the heads of a write-only one's vault.
     let get = full.getting(ObjectId::of(&kept), &full.errand(&world, Purpose::Restore));
     assert_eq!(full.outcome(&world, &get).await, None);
     let head = world.cell.shared().records.head(full.account, full.vault);
     assert_eq!(head.await.unwrap().unwrap().mark.counter, 1);
-    assert_eq!(runs(&world, &full, own, 0).await.heads.len(), 1);
+    assert_eq!(runs(&world, &full, own, 0).await.heads.len(), 2);
 }

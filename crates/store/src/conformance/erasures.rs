@@ -33,6 +33,7 @@ pub async fn check_erasures<S: crate::Records + crate::LogRecords + Erasures>(
 ) {
     an_erasure_waits_until_it_is_due(&*fresh()).await;
     it_can_be_cancelled_until_it_begins(&*fresh()).await;
+    what_waits_has_its_whole_time_again_in_a_copy_that_was_put_back(&*fresh()).await;
     a_vault_goes_and_its_neighbour_stays(&*fresh()).await;
     an_account_goes_whole(&*fresh()).await;
     an_erased_account_keeps_its_place_in_the_map(&*fresh()).await;
@@ -136,6 +137,25 @@ async fn an_erasure_waits_until_it_is_due(records: &dyn All) {
     assert_eq!(due(records, NOW).await, [asked(1)], "it has begun");
     assert_eq!(begin(records, 1).await, Some(job), "and can go on");
     assert_eq!(begin(records, 2).await, None, "nobody asked for that");
+    sound(records).await;
+}
+
+/// The copy may not know what was taken back since.
+async fn what_waits_has_its_whole_time_again_in_a_copy_that_was_put_back(records: &dyn All) {
+    with_account(records, 1).await;
+    change(records, 2, [ask(1, Some(vault(1)))]).await;
+    change(records, 3, [ask(2, Some(vault(2)))]).await;
+    assert!(begin(records, 2).await.is_some());
+    let put_back = DUE.plus_ms(1000);
+    records.begin_log_anew(put_back).await.expect(NO_FAULT);
+    // What has begun goes on: of that nothing is there to be kept.
+    assert_eq!(due(records, put_back).await, [asked(2)]);
+    let again = put_back.plus_ms(DUE.0 - NOW.0);
+    assert_eq!(due(records, again.plus_ms(-1)).await, [asked(2)]);
+    let early = records.begin(asked(1), again.plus_ms(-1)).await;
+    assert_eq!(early.expect(NO_FAULT), None);
+    let begun = records.begin(asked(1), again).await.expect(NO_FAULT);
+    assert_eq!(begun.map(|job| job.asked_at), Some(NOW), "as acknowledged");
     sound(records).await;
 }
 

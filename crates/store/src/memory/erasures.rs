@@ -55,6 +55,15 @@ impl Row {
 const CONSENT_GIVEN: u32 = 4;
 
 impl Tables {
+    /// Whatever waits has its whole time again.
+    pub(super) fn erasures_begin_anew(&mut self, now: Millis) {
+        let waiting = self.erasures.values_mut();
+        for row in waiting.filter(|row| row.stage == Stage::Waits) {
+            let window = row.due_at.0 - row.job.asked_at.0;
+            row.due_at = row.due_at.max(now.plus_ms(window));
+        }
+    }
+
     /// Whether one of the changes cancels what has begun.
     pub(super) fn comes_too_late(&self, changes: &[ErasureChange]) -> bool {
         let too_late = |change: &ErasureChange| match change {

@@ -246,6 +246,7 @@ impl LogRecords for MemoryRecords {
             for entry in tables.objects.values_mut() {
                 entry.condemned_at = entry.condemned_at.map(|_| now);
             }
+            tables.erasures_begin_anew(now);
             Ok(())
         })
     }

@@ -67,6 +67,13 @@ pub(crate) fn begin_anew(connection: &Connection, now: Millis) -> Result<(), Rec
             [now.0],
         )
         .map_err(fault)?;
+    // The same for what was to be erased: the copy does not know what was taken back since.
+    connection
+        .execute(
+            "UPDATE erasures SET due_at = MAX(due_at, ?1 + due_at - asked_at) WHERE state = 1",
+            [now.0],
+        )
+        .map_err(fault)?;
     let empty = LogTree::EMPTY;
     connection
         .execute(

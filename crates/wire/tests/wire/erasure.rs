@@ -1,14 +1,16 @@
 //! Erasures: who may ask for one, what it ends, and what a cell's word about it is worth.
 
 use candor_testkit::sample::*;
-use candor_wire::chain::{AccountView, ChainError};
+use candor_wire::chain::{
+    AccountView, CHAIN_KEPT_FOR_CANCELLING, CHAIN_MAX_ENTRIES, ChainError, RECORD_VERSION, Record,
+};
 use candor_wire::erasure::{
     ACCOUNT_ERASURE_DAYS, ERASURE_VERSION, Erasure, ErasureAsked, ErasureCancelled, SignedErasure,
     due, log_label, receipt_name,
 };
-use candor_wire::ids::{CellId, Salt, StatementId, VaultId};
+use candor_wire::ids::{CellId, DeviceId, Salt, StatementId, VaultId};
 use candor_wire::sign::Ed25519Secret;
-use candor_wire::statement::{Body, Role};
+use candor_wire::statement::{Body, Kind, Role, link};
 use candor_wire::time::DAY_MS;
 
 pub(crate) fn asked(vault: Option<VaultId>) -> ErasureAsked {
@@ -140,6 +142,46 @@ fn a21_a_write_only_device_has_nothing_erased() {
     let refused = outcome(&grower, Some(PHONE), cancel.clone()).unwrap_err();
     assert!(matches!(refused, ChainError::Role { .. }), "{refused:?}");
     assert_eq!(outcome(&grower, None, cancel), Ok(()), "the root keeps it");
+}
+
+/// Somebody with a stolen device fills the chain and asks for the erasure in the last place that is left.
+#[test]
+fn a21_a_full_chain_still_takes_an_erasure_back() {
+    let mut grower = consented();
+    let stub = |sequence| Record {
+        version: RECORD_VERSION,
+        sequence,
+        kind: Kind::ConsentGiven,
+        commitment: StatementId::from_bytes([5; 32]),
+        statement: None,
+        acknowledgement: None,
+    };
+    let last = CHAIN_MAX_ENTRIES - CHAIN_KEPT_FOR_CANCELLING - 1;
+    while (grower.records.len() as u64) < last {
+        let next = stub(grower.records.len() as u64);
+        grower.tip = link(
+            next.sequence,
+            next.kind.code(),
+            &grower.tip,
+            &next.commitment,
+        );
+        grower.records.push(next);
+    }
+    grower.push(Some(LAPTOP), &laptop(), Body::ErasureAsked(asked(None)));
+    for body in [
+        consent(LAPTOP),
+        Body::ErasureAsked(asked(Some(VAULT))),
+        added(DeviceId::from_bytes([0xd9; 16]), Role::Full, &laptop()),
+    ] {
+        let refused = outcome(&grower, Some(LAPTOP), body).unwrap_err();
+        assert!(matches!(refused, ChainError::Limit { .. }), "{refused:?}");
+    }
+    let (id, _) = grower.view().erasure_of(None).unwrap();
+    let cancel = Body::ErasureCancelled(ErasureCancelled {
+        version: ERASURE_VERSION,
+        asked: id,
+    });
+    assert_eq!(outcome(&grower, Some(LAPTOP), cancel), Ok(()));
 }
 
 #[test]
