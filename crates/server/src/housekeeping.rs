@@ -34,12 +34,10 @@ async fn run(shared: Weak<Shared>) {
     loop {
         let pause = match shared.upgrade() {
             Some(shared) => {
+                // Asked before: a round that begins too early has not done everything, whatever was signed meanwhile.
+                let is_current = shared.transparency.is_current();
                 sweep(&shared).await;
-                if shared.transparency.is_current() {
-                    INTERVAL
-                } else {
-                    BEFORE_SIGNED
-                }
+                if is_current { INTERVAL } else { BEFORE_SIGNED }
             }
             None => return,
         };

@@ -26,7 +26,7 @@ mod writer;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use candor_wire::{AccountId, Millis, ObjectId, StatementId, VaultId};
@@ -49,6 +49,9 @@ use crate::{Pending, sys};
 /// How long a write waits for another process that holds the database, in milliseconds. Longer than
 /// any backup tool holds its lock, shorter than a client waits for an answer.
 const BUSY_WAIT_MS: u64 = 5000;
+
+/// The pause until the log is emptied again, while another checkpoint runs.
+const EMPTY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Page cache of the writing connection, in KiB: the upper levels of every index of a large cell.
 const WRITER_CACHE_KIB: i64 = 8 * 1024;
@@ -237,19 +240,24 @@ fn copy_into(source: &Connection, unfinished: &Path) -> Result<(), RecordsError>
     copy.close().map_err(|(_, source)| fault(source))
 }
 
-/// Moves everything out of the write-ahead log and empties it: older states of pages were there.
+/// Moves everything out of the write-ahead log and empties it: older states of pages were there. Tries again while
+/// another checkpoint runs, for which SQLite does not wait by itself.
 fn empty_log(file: &Path) -> Result<(), RecordsError> {
     const ACTION: &str = "empty its log";
     let fault = |source| engine_fault(ACTION, source);
     let connection = open_connection(file, Use::Write)?;
-    let is_busy: bool = connection
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-        .map_err(fault)?;
-    if is_busy {
-        let source = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
-        return Err(RecordsError::Busy(Arc::new(source)));
+    let began = Instant::now();
+    while began.elapsed().as_millis() < u128::from(BUSY_WAIT_MS) {
+        let is_busy: bool = connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+            .map_err(fault)?;
+        if !is_busy {
+            return Ok(());
+        }
+        std::thread::sleep(EMPTY_PAUSE);
     }
-    Ok(())
+    let source = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
+    Err(RecordsError::Busy(Arc::new(source)))
 }
 
 fn unfinished_name(destination: &Path) -> PathBuf {
