@@ -45,7 +45,7 @@ pub(crate) struct Swept {
 /// Why an erasure did not get to its end this time.
 enum Unfinished {
     Cause(Cause),
-    /// Something is in the way that goes by itself: an object that is being read, say.
+    /// Something is in the way that goes by itself: an object that could not be taken away yet, say.
     Later,
 }
 

@@ -263,8 +263,8 @@ fn a21_a_run_that_cannot_be_read_hides_none_of_the_others() {
     let docs = world.tree("docs");
     writer.add(&docs);
     writer.consent();
-    let heads: std::sync::Arc<Mutex<Vec<Head>>> = std::sync::Arc::default();
-    let seen = std::sync::Arc::clone(&heads);
+    let heads: Arc<Mutex<Vec<Head>>> = Arc::default();
+    let seen = Arc::clone(&heads);
     world.wire.answer(move |request| {
         if request.method() == "PUT" && request.uri().path().ends_with("/head") {
             let swap: SwapHead = cbor::decode(request.body()).unwrap();
@@ -337,8 +337,8 @@ fn a21_nothing_that_a_write_only_device_stores_decrypts_anything() {
     std::fs::write(docs.join("secret"), b"what nobody else shall read").unwrap();
     writer.add(&docs);
     writer.consent();
-    let swapped: std::sync::Arc<Mutex<Option<Head>>> = std::sync::Arc::default();
-    let seen = std::sync::Arc::clone(&swapped);
+    let swapped: Arc<Mutex<Option<Head>>> = Arc::default();
+    let seen = Arc::clone(&swapped);
     world.wire.answer(move |request| {
         if request.method() == "PUT" && request.uri().path().ends_with("/head") {
             let swap: SwapHead = cbor::decode(request.body()).unwrap();
@@ -350,8 +350,7 @@ fn a21_nothing_that_a_write_only_device_stores_decrypts_anything() {
     assert_eq!(snapshots(&full).len(), 1);
     let home = writer.engine.home().to_owned();
     drop(writer);
-    let keys =
-        KeyStore::open(&home.join("keys"), None, std::sync::Arc::new(SystemEntropy)).unwrap();
+    let keys = KeyStore::open(&home.join("keys"), None, Arc::new(SystemEntropy)).unwrap();
     assert!(keys.keys(None).is_none());
     let vaults: Vec<VaultId> = keys.writer().unwrap().vaults().collect();
     assert!(vaults.iter().all(|vault| keys.keys(Some(*vault)).is_none()));
@@ -389,7 +388,7 @@ fn a21_nothing_that_a_write_only_device_stores_decrypts_anything() {
     let head = swapped.lock().unwrap().clone().unwrap();
     let full_keys = full.engine.home().join("keys");
     drop(full);
-    let full_keys = KeyStore::open(&full_keys, None, std::sync::Arc::new(SystemEntropy)).unwrap();
+    let full_keys = KeyStore::open(&full_keys, None, Arc::new(SystemEntropy)).unwrap();
     let run = &head.runs.as_ref().unwrap()[0];
     let scope = full_keys.keys(Some(head.vault)).unwrap();
     let opened = epochs::open_run(account, head.device, run, scope).unwrap();
