@@ -25,7 +25,11 @@ from mnemonic import Mnemonic
 
 # Purposes of errands by name (docs/formats/statements.md).
 PURPOSES = dict(
-    zip(("create", "list", "recover", "consent", "restore", "verify", "re-anchor", "erase"), range(1, 9), strict=True)
+    zip(
+        ("create", "list", "recover", "consent", "restore", "verify", "re-anchor", "erase", "revoke"),
+        range(1, 10),
+        strict=True,
+    )
 )
 
 # Kinds of statements that are looked for (docs/formats/statements.md).

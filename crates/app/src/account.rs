@@ -76,16 +76,6 @@ fn show(app: &App, door: &mut Door) -> Outcome {
     app.ui.data(&views::account(&account).join("\n"))
 }
 
-/// `candor device list`.
-pub(crate) fn devices(app: &App) -> Outcome {
-    let mut door = Door::open(app)?;
-    let answered = execute(app, &mut door, Command::DeviceList);
-    door.close(app);
-    let devices = view!(answered?, Devices)?;
-    object(&app.ui, "devices", &devices)?;
-    app.ui.data(&views::devices(&devices).join("\n"))
-}
-
 /// What a new account's recovery phrase is kept by, once the person has it.
 pub(crate) enum PhraseTo {
     /// A new file.

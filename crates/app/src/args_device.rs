@@ -134,6 +134,18 @@ pub(crate) enum DeviceCommand {
     /// List the devices of your account, as the cell's copy of the chain has them
     #[command(after_help = "Example:\n  candor device list --json")]
     List,
+    /// Take a device out of your account, because it was lost, sold or stolen
+    #[command(
+        after_help = "Example:\n  candor device revoke old-laptop\n\nRun it again if it was interrupted: it goes on where it stopped."
+    )]
+    Revoke {
+        /// Its name or id, as `candor device list` shows it, or the beginning of the id
+        #[arg(value_name = "DEVICE")]
+        device: String,
+        /// Revoke without asking
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// What can be switched on.

@@ -31,6 +31,8 @@ mod consent;
 #[cfg(feature = "device")]
 mod device;
 #[cfg(feature = "device")]
+mod devices;
+#[cfg(feature = "device")]
 mod door;
 #[cfg(feature = "device")]
 mod ledger;
@@ -142,7 +144,7 @@ fn dispatch(app: &App, command: Top) -> Outcome {
         #[cfg(feature = "device")]
         Top::Account(command) => account::run(app, command),
         #[cfg(feature = "device")]
-        Top::Device(args::DeviceCommand::List) => account::devices(app),
+        Top::Device(command) => devices::run(app, command),
         #[cfg(feature = "device")]
         Top::Consent(command) => consent::run(app, command),
         #[cfg(feature = "device")]

@@ -66,13 +66,17 @@ pub(crate) fn devices(views: &[DeviceView]) -> Vec<String> {
         .iter()
         .map(|view| {
             let name = view.name.as_deref().map_or_else(|| "-".to_owned(), shown);
-            let this = if view.this_device { "this device" } else { "" };
+            let note = match view.revoked_ms {
+                Some(revoked) => format!("revoked {}", time(revoked)),
+                None if view.this_device => "this device".to_owned(),
+                None => String::new(),
+            };
             vec![
                 view.device.clone(),
                 name,
                 view.role.clone(),
                 time(view.added_ms),
-                this.to_owned(),
+                note,
             ]
         })
         .collect();

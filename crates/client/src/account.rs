@@ -15,7 +15,9 @@
 //! Statements that reached the cell while its answer was lost are recognised by their commitments
 //! when the chain is read again, and are not stated twice.
 
+mod append;
 mod labels;
+mod renew;
 mod writer;
 
 use std::sync::Arc;
@@ -23,18 +25,23 @@ use std::sync::Arc;
 use candor_consent::{Errand, errand};
 use candor_vault::entropy::EntropyError;
 use candor_vault::{Entropy, EpochKey};
-use candor_wire::api::{API_VERSION, ErrorCode, OpenAccount};
+use candor_wire::api::{API_VERSION, OpenAccount};
 use candor_wire::cell::InvitationRight;
 use candor_wire::chain::{ChainError, Record};
 use candor_wire::errand::{ERRAND_VERSION, ErrandToken, Purpose, SignedErrand};
 use candor_wire::ids::{Label, RequestNonce, Salt};
 use candor_wire::limits::ERRAND_MAX_MS;
 use candor_wire::sign::{Ed25519Public, SecretKey};
-use candor_wire::statement::{Body, DeviceAdded, Draft, Genesis, Kind, Role, genesis_link};
+use candor_wire::statement::{Body, DeviceAdded, Draft, Genesis, Role, genesis_link};
 use candor_wire::{AccountId, CellId, DeviceId, Millis, StatementId};
 
+pub use self::append::append;
+use self::append::append_as;
+pub(crate) use self::append::{Tried, sign_next, try_append};
 pub use self::labels::label;
 use self::labels::label_of;
+use self::renew::join_epochs;
+pub(crate) use self::renew::{Renewal, renewals};
 pub use self::writer::WRITER_VAULTS;
 use self::writer::give_vaults;
 use crate::api::{Api, ApiError, CheckedCell};
@@ -504,40 +511,6 @@ async fn recover_with(
     Ok(chain)
 }
 
-/// Renews every epoch that is not wrapped to this device.
-async fn join_epochs(
-    api: &Api,
-    chain: &mut Chain,
-    keys: &mut KeyStore,
-    memory: &Memory,
-    surroundings: Surroundings<'_>,
-) -> Result<(), AccountError> {
-    let recipients = Recipients::of(chain.view());
-    let mut bodies = Vec::new();
-    let mut renewed = Vec::new();
-    for scope in std::iter::once(None).chain(chain.view().vaults().map(Some)) {
-        let Some(record) = chain.view().epoch(scope) else {
-            continue;
-        };
-        if record.wrap_for(Some(keys.device())).is_some() {
-            continue;
-        }
-        let held = keys
-            .keys(scope)
-            .ok_or(AccountError::Epoch(EpochError::NotRecipient))?;
-        let (record, scope) =
-            epochs::rotate(chain.account(), held, &recipients, surroundings.entropy)?;
-        bodies.push(Body::Epoch(Box::new(record)));
-        renewed.push(scope);
-    }
-    if bodies.is_empty() {
-        return Ok(());
-    }
-    append(api, chain, memory, keys, bodies, surroundings).await?;
-    renewed.into_iter().for_each(|scope| keys.put_keys(scope));
-    Ok(())
-}
-
 /// The whole chain, for a device that knows its account and nothing of its chain.
 pub async fn fetch(
     api: &Api,
@@ -639,145 +612,6 @@ pub fn let_go_of_lost_epochs(chain: &Chain, keys: &mut KeyStore) -> bool {
         is_changed |= keys.let_go_after(scope, newest);
     }
     is_changed
-}
-
-/// States `bodies` on the chain, signed by this device, all at once. Returns when the cell has
-/// acknowledged them and the memory holds them.
-pub async fn append(
-    api: &Api,
-    chain: &mut Chain,
-    memory: &Memory,
-    keys: &KeyStore,
-    bodies: Vec<Body>,
-    surroundings: Surroundings<'_>,
-) -> Result<(), AccountError> {
-    let signing = keys.signing();
-    let signer = Some(keys.device());
-    append_as(
-        api,
-        chain,
-        memory,
-        keys,
-        signer,
-        &signing,
-        bodies,
-        surroundings,
-    )
-    .await
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "who signs is the one thing that its two callers differ in"
-)]
-async fn append_as(
-    api: &Api,
-    chain: &mut Chain,
-    memory: &Memory,
-    keys: &KeyStore,
-    signer: Option<DeviceId>,
-    key: &SecretKey,
-    bodies: Vec<Body>,
-    surroundings: Surroundings<'_>,
-) -> Result<(), AccountError> {
-    let account = chain.account();
-    let mut drafts = Vec::with_capacity(bodies.len());
-    for body in bodies {
-        // The label is decided anew at each try: it counts the statements of its kind.
-        drafts.push(draft(
-            account,
-            signer,
-            Label::from_bytes([0; 32]),
-            body,
-            surroundings,
-        )?);
-    }
-    for _ in 0..APPEND_TRIES_MAX {
-        let before = chain.view().next_sequence();
-        let mut records = sign_all(chain, keys, &mut drafts, key)?;
-        match api
-            .append_chain(account, chain.view().tip(), records.clone())
-            .await
-        {
-            Ok(acknowledgements) => {
-                acknowledge(&mut records, acknowledgements);
-                let mut newer = chain.clone();
-                newer.extend(records)?;
-                memory.remember_chain(newer.view())?;
-                *chain = newer;
-                return Ok(());
-            }
-            Err(ApiError::Refused {
-                code: ErrorCode::Conflict,
-                ..
-            }) => {
-                let mut newer = chain.clone();
-                read_on(api, &mut newer, memory).await?;
-                *chain = newer;
-                if is_stated(chain, before, &records) {
-                    return Ok(());
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(AccountError::Contended)
-}
-
-/// Signs one statement of this device for the place after the chain's end.
-pub(crate) fn sign_next(
-    chain: &Chain,
-    keys: &KeyStore,
-    body: Body,
-    key: &SecretKey,
-    surroundings: Surroundings<'_>,
-) -> Result<Vec<Record>, AccountError> {
-    let label = Label::from_bytes([0; 32]);
-    let draft = draft(
-        chain.account(),
-        Some(keys.device()),
-        label,
-        body,
-        surroundings,
-    )?;
-    sign_all(chain, keys, &mut [draft], key)
-}
-
-/// Signs the drafts for the places after the chain's end.
-fn sign_all(
-    chain: &Chain,
-    keys: &KeyStore,
-    drafts: &mut [Draft],
-    key: &SecretKey,
-) -> Result<Vec<Record>, AccountError> {
-    let history = chain.view().history();
-    let mut tip = chain.view().tip();
-    let mut kinds: Vec<Kind> = Vec::with_capacity(drafts.len());
-    let mut records = Vec::with_capacity(drafts.len());
-    for (sequence, draft) in (chain.view().next_sequence()..).zip(drafts) {
-        let kind = draft.body.kind();
-        let stated = history.iter().filter(|entry| entry.kind == kind).count();
-        let in_this_batch = kinds.iter().filter(|other| **other == kind).count();
-        draft.label =
-            label(keys, kind, (stated + in_this_batch) as u64).ok_or(AccountError::NotEnrolled)?;
-        let (statement, link) = draft.sign(sequence, tip, key);
-        records.push(Record::of(statement).expect("a statement that was just made can be read"));
-        kinds.push(kind);
-        tip = link;
-    }
-    Ok(records)
-}
-
-/// Whether the cell took exactly these records at exactly their places: the answer to an earlier try
-/// was lost.
-fn is_stated(chain: &Chain, before: u64, records: &[Record]) -> bool {
-    let start = usize::try_from(before).unwrap_or(usize::MAX);
-    let there = chain.view().history().get(start..).unwrap_or_default();
-    there.len() >= records.len()
-        && there
-            .iter()
-            .zip(records)
-            .all(|(there, record)| there.id == record.commitment)
 }
 
 /// A random account id, for [`crate::keystore::NewKeys::account`].

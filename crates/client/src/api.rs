@@ -93,6 +93,7 @@ const fn refusal_text(code: ErrorCode) -> &'static str {
         ErrorCode::Version => "it does not accept this version",
         ErrorCode::Chain => "the statement does not continue the account's chain",
         ErrorCode::Range => "the range is not within the object",
+        ErrorCode::Revoked => "this device was revoked",
     }
 }
 

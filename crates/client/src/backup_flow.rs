@@ -277,6 +277,7 @@ impl Engine {
         self.sync_chain(&api)?;
         // What was read may have ended it: another device of the account withdrew.
         self.grant_for(set)??;
+        self.renew_before_writing(&api, vault)?;
         let objects = self.objects(api, vault, cancel);
         let open = self.open_vault(objects, vault, events)?;
         Ok(Held::new(hold, open))

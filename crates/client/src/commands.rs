@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::path_text::PathText;
 
 /// The version of these types; both ends of a socket must have the same.
-pub const COMMANDS_VERSION: u32 = 4;
+pub const COMMANDS_VERSION: u32 = 5;
 
 /// A request to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,11 @@ pub enum Command {
     AccountShow,
     /// The account's devices. Asks the cell (errand: list).
     DeviceList,
+    /// Takes a device out of the account and renews the keys that it held (errand: revoke).
+    DeviceRevoke {
+        /// Its id, the beginning of it, or its name.
+        device: String,
+    },
     /// Consents of this device, as known here. Sends nothing.
     ConsentList,
     /// All consent statements of the account. Asks the cell (errand: list).
@@ -341,6 +346,8 @@ pub enum View {
     Account(AccountView),
     /// Answer to [`Command::DeviceList`].
     Devices(Vec<DeviceView>),
+    /// Answer to [`Command::DeviceRevoke`].
+    Revoked(RevokedView),
     /// Answer to [`Command::ConsentList`] and [`Command::ConsentHistory`].
     Consents(Vec<ConsentView>),
     /// Answer to [`Command::ConsentOff`] and [`Command::AccountDelete`].

@@ -219,6 +219,7 @@ impl Engine {
             Command::Status => self.status(),
             Command::AccountShow => self.account_view().map(View::Account),
             Command::DeviceList => self.device_list(),
+            Command::DeviceRevoke { device } => self.device_revoke(&device, cancel),
             Command::ConsentList => self.consent_list(),
             Command::ConsentHistory => self.consent_history(),
             Command::ConsentPropose { service, sets } => self.consent_propose(&service, &sets),

@@ -156,15 +156,22 @@ pub struct Recipients {
 }
 
 impl Recipients {
-    /// The recovery key, and all full devices of a verified chain.
+    /// The recovery key, and all full devices of a verified chain that were not revoked.
     pub fn of(view: &AccountView) -> Self {
         let full = view
             .devices()
-            .filter(|entry| entry.added.role == Role::Full);
+            .filter(|entry| entry.is_live() && entry.added.role == Role::Full);
         Self::new(
             view.genesis().recovery,
             full.map(|entry| (entry.added.device, entry.added.agreement)),
         )
+    }
+
+    /// The same without one device, which is about to be revoked.
+    #[must_use]
+    pub fn without(mut self, device: &DeviceId) -> Self {
+        self.devices.remove(device);
+        self
     }
 
     /// The recovery key and some devices.

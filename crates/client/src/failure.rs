@@ -11,7 +11,7 @@ use candor_vault::tree::TreeError;
 use candor_vault::{IndexError, ManifestError, ReadError, RepositoryError, SinkError, SourceError};
 use candor_wire::api::ErrorCode;
 use candor_wire::cell::{CellError, InvitationError};
-use candor_wire::chain::ChainError;
+use candor_wire::chain::{ChainError, VoidHead};
 use candor_wire::errand::ErrandError;
 use candor_wire::head::HeadError;
 
@@ -198,6 +198,11 @@ fn refused(code: ErrorCode, used_bytes: Option<u64>, quota_bytes: Option<u64>) -
             "the cell does not let this device do that".to_owned(),
             "`candor device list` on another device shows whether this one still belongs to the account",
         ),
+        ErrorCode::Revoked => (
+            Policy,
+            "this device was revoked: the cell serves it no longer".to_owned(),
+            "if it is yours, `candor account recover` in a new home adds it again, as a new device",
+        ),
         ErrorCode::Skew => (
             Failed,
             "the clocks of this device and of the cell differ by more than five minutes".to_owned(),
@@ -253,7 +258,8 @@ fn of_the_log(error: &(dyn Error + 'static)) -> Option<Failure> {
 }
 
 fn of_the_account(error: &(dyn Error + 'static)) -> Option<Failure> {
-    if is::<ChainError>(error).is_some() || is::<HeadError>(error).is_some() {
+    let is_void = is::<VoidHead>(error).is_some() || is::<HeadError>(error).is_some();
+    if is_void || is::<ChainError>(error).is_some() {
         return Some(integrity(error));
     }
     if matches!(is::<EpochError>(error), Some(EpochError::Rejected)) {
@@ -469,6 +475,7 @@ from!(
     RepositoryError,
     ReadError,
     SetError,
+    VoidHead,
 );
 
 #[cfg(test)]

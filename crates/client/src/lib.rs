@@ -38,6 +38,7 @@ mod re_anchor_flow;
 mod receipt_flow;
 mod rejoin;
 mod restore_flow;
+mod revoke_flow;
 mod seal_small;
 mod vault_access;
 mod writer_flow;

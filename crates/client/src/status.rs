@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use candor_consent::Refusal;
+use candor_wire::chain::DeviceEntry;
 use candor_wire::consent_record::ServiceCode;
 use candor_wire::errand::Purpose;
 use candor_wire::sign::PublicKey;
@@ -21,6 +22,7 @@ use crate::commands::{
 use crate::consent_flow::RENEWAL_DAYS;
 use crate::device_store::BackupSet;
 use crate::engine::{Engine, unknown_chain};
+use crate::keystore::KeyStore;
 use crate::path_text::PathText;
 use crate::sets::{self, SetRequest};
 
@@ -188,19 +190,22 @@ impl Engine {
         self.sync_chain(&api)?;
         let view = self.view()?;
         let keys = self.keys();
+        let devices = view.devices();
+        let devices = devices.map(|entry| self.device_view(entry, &keys));
+        Ok(View::Devices(devices.collect()))
+    }
+
+    pub(crate) fn device_view(&self, entry: &DeviceEntry, keys: &KeyStore) -> DeviceView {
         let account_keys = keys.keys(None);
-        let devices = view
-            .devices()
-            .map(|entry| DeviceView {
-                device: entry.added.device.to_string(),
-                name: account_keys
-                    .and_then(|keys| account::open_name(&entry.added, self.facts.account, keys)),
-                role: role_name(entry.added.role).to_owned(),
-                added_ms: entry.time.0,
-                this_device: entry.added.device == self.facts.device,
-            })
-            .collect();
-        Ok(View::Devices(devices))
+        DeviceView {
+            device: entry.added.device.to_string(),
+            name: account_keys
+                .and_then(|keys| account::open_name(&entry.added, self.facts.account, keys)),
+            role: role_name(entry.added.role).to_owned(),
+            added_ms: entry.time.0,
+            revoked_ms: entry.revoked.as_ref().map(|revoked| revoked.time.0),
+            this_device: entry.added.device == self.facts.device,
+        }
     }
 
     /// What is on, what is safe, what waits. Sends nothing.

@@ -72,7 +72,7 @@ pub(crate) fn disagreement() -> Failure {
 impl Engine {
     /// Reads the vault's head and checks signature, place and that it is not older than what this
     /// device saw. It is remembered, durably, before this returns.
-    fn read_head(
+    pub(crate) fn read_head(
         &self,
         api: &Api,
         view: &ChainView,
@@ -92,6 +92,7 @@ impl Engine {
         };
         let head = signed.verify(&account, &vault, key_of)?;
         check_mover(view, &vault, &head)?;
+        view.check_head(&vault, &head, &signed.hash())?;
         let known = KnownHead {
             counter: head.counter,
             hash: signed.hash(),
@@ -254,6 +255,13 @@ impl Engine {
         if next.counter != staged.counter() {
             return Err(disagreement());
         }
+        let newest = self
+            .view()?
+            .epoch(Some(open.vault))
+            .map(|epoch| epoch.epoch);
+        if open.run.is_none() && newest.is_some_and(|newest| newest > staged.epoch()) {
+            return Err(renewed_meanwhile());
+        }
         let signed = SignedHead::sign(&next, self.facts.signing.ed25519());
         let known = KnownHead {
             counter: next.counter,
@@ -369,6 +377,14 @@ enum Moved {
     Faster(KnownHead),
     /// Something that the new one needs is not at the cell any more.
     Gone,
+}
+
+fn renewed_meanwhile() -> Failure {
+    Failure::new(
+        FailureKind::Failed,
+        "the keys of the vault were renewed meanwhile, and nothing is written under the old ones",
+    )
+    .with_hint("run it again: it writes under the new ones")
 }
 
 fn too_slow() -> Failure {

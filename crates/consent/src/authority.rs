@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use candor_wire::api::{Caller, Endpoint};
 use candor_wire::cell::CellKeyring;
-use candor_wire::chain::{AccountView, ConsentEntry};
+use candor_wire::chain::{AccountView, ConsentEntry, DeviceEntry};
 use candor_wire::consent_record::ServiceCode;
 use candor_wire::errand::{ErrandError, Purpose, SignedErrand};
 use candor_wire::ids::{AccountId, CellId, DeviceId, RequestNonce, StatementId, VaultId};
@@ -121,7 +121,7 @@ pub fn grant<S: Service>(
             && record.device == *device
             && record.vault.as_ref() == vault
             && record.recipient.cell == cell.cell();
-        if !matches || view.device(device).is_none() {
+        if !matches || !view.device(device).is_some_and(DeviceEntry::is_live) {
             continue;
         }
         match liveness(entry, now) {

@@ -26,6 +26,7 @@ use candor_wire::api::{
 };
 use candor_wire::cbor;
 use candor_wire::chain::AccountView;
+use candor_wire::consent_record::ServiceCode;
 use candor_wire::errand::{ErrandError, Purpose, SignedErrand};
 use candor_wire::ids::{AccountId, DeviceId, ObjectId, StatementId, VaultId, from_hex};
 use candor_wire::limits::REQUEST_SKEW_SECONDS;
@@ -82,6 +83,8 @@ pub(crate) struct Admitted {
     pub(crate) signer: Option<DeviceId>,
     /// The errand's purpose; `None` with a grant.
     pub(crate) purpose: Option<Purpose>,
+    /// The services whose grant opens the endpoint, and the consent that was named; `None` with an errand.
+    grant: Option<(&'static [ServiceCode], StatementId)>,
     /// Value of the endpoint's query parameter.
     pub(crate) query: Option<String>,
     /// A message; empty for other bodies.
@@ -100,6 +103,33 @@ pub(crate) struct Admitted {
 impl Admitted {
     pub(crate) fn view(&self) -> Result<&Arc<AccountView>, Refusal> {
         self.view.as_ref().ok_or_else(|| ErrorCode::NotFound.into())
+    }
+
+    /// The vault of the consent that was named, of a request with a grant.
+    pub(crate) fn granted_vault(&self) -> Option<VaultId> {
+        let (_, id) = self.grant?;
+        self.view.as_ref()?.consent(&id)?.record.vault
+    }
+
+    /// Reads the account's chain again, after it went on, and asks once more whether this request may be made.
+    pub(crate) async fn look_again(&mut self, shared: &Arc<Shared>) -> Result<(), Refusal> {
+        self.view = views::view(shared, self.account()?).await?;
+        refuse_revoked(self)?;
+        if let (Some((services, id)), Some(device)) = (self.grant, self.signer) {
+            let (view, cell) = (self.view()?, shared.keyring.cell());
+            let vault = self.names.vault;
+            candor_consent::admit(
+                view,
+                &id,
+                services,
+                &device,
+                vault.as_ref(),
+                &cell,
+                self.now,
+            )
+            .map_err(|_| ErrorCode::NoConsent)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn account(&self) -> Result<AccountId, Refusal> {
@@ -310,6 +340,7 @@ pub(crate) async fn pass(
         view: None,
         signer: None,
         purpose: None,
+        grant: None,
         query,
         message: Bytes::new(),
         path: parts.uri.path().to_owned(),
@@ -354,6 +385,7 @@ pub(crate) async fn pass(
     let verified = verify(shared, parts, &signed, key, now)?;
     // `verify` refuses where there is no key.
     let key = key.ok_or(ErrorCode::NotFound)?;
+    refuse_revoked(&admitted)?;
     if signed.placement != FIRST_PLACEMENT.to_string() {
         return Err(ErrorCode::Conflict.into());
     }
@@ -372,6 +404,9 @@ pub(crate) async fn pass(
     wait_for_work(shared, &mut admitted, verified.created).await?;
     may_call(endpoint, &admitted)?;
     admitted.purpose = authority(shared, endpoint, &admitted, &signed.claim, &key)?;
+    if let Claim::Grant(id) = signed.claim {
+        admitted.grant = Some((endpoint.grants, id));
+    }
     spend(shared, endpoint, &mut admitted, &key, &verified).await?;
     Ok(admitted)
 }
@@ -474,8 +509,19 @@ async fn view_of_root(
     }
 }
 
+/// Whoever holds the key of a revoked device, and nobody else, is told so.
+fn refuse_revoked(admitted: &Admitted) -> Result<(), Refusal> {
+    let device = admitted.view.as_ref().zip(admitted.signer.as_ref());
+    if device.is_some_and(|(view, device)| view.is_revoked(device)) {
+        return Err(ErrorCode::Revoked.into());
+    }
+    Ok(())
+}
+
 /// A write-only device backs up, and neither reads nor deletes, whatever it says that it is for.
 fn may_call(endpoint: &Endpoint, admitted: &Admitted) -> Result<(), Refusal> {
+    // Once more: there may have been a wait.
+    refuse_revoked(admitted)?;
     let device = admitted.view.as_ref().zip(admitted.signer.as_ref());
     let entry = device.and_then(|(view, device)| view.device(device));
     let is_write_only = entry.is_some_and(|entry| entry.added.role == Role::WriteOnly);

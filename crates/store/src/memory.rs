@@ -22,9 +22,9 @@ use crate::objects::{
 use crate::records::{
     Account, AccountOpening, AccountState, AppendOutcome, CELL_NAME_MAX_BYTES,
     CELL_VALUE_MAX_BYTES, CHAIN_PAGE_MAX_BYTES, ChainAppend, ChainPage, ChainRow, ChainTip,
-    ConfirmOutcome, CreateOutcome, Head, HeadSwap, Invitation, LedgerEntry, NonceOutcome, NonceUse,
-    ObjectState, OpenOutcome, Presence, RESERVATION_MAX_MS, ROWS_MAX, Records, RecordsError,
-    Reservation, ReserveOutcome, RootKeyHash, SecretHash, SwapOutcome, end_of,
+    ConfirmOutcome, CreateOutcome, Head, HeadMark, HeadSwap, Invitation, LedgerEntry, NonceOutcome,
+    NonceUse, ObjectState, OpenOutcome, Presence, RESERVATION_MAX_MS, ROWS_MAX, Records,
+    RecordsError, Reservation, ReserveOutcome, RootKeyHash, SecretHash, SwapOutcome, end_of,
 };
 
 use self::log::Log;
@@ -249,6 +249,13 @@ impl Tables {
         self.writable(append.account)?;
         match self.tip(append.account) {
             Some(tip) if tip != append.expected => Ok(AppendOutcome::Conflict(tip)),
+            _ if append
+                .heads
+                .as_ref()
+                .is_some_and(|heads| *heads != self.heads_of(append.account)) =>
+            {
+                Ok(AppendOutcome::HeadsMoved)
+            }
             _ if self.comes_too_late(&append.erasures) => Ok(AppendOutcome::ErasureBegun),
             _ => {
                 self.log.queue(&append.entries, append.now)?;
@@ -283,11 +290,26 @@ impl Tables {
         }
     }
 
+    fn heads_of(&self, account: AccountId) -> Vec<(VaultId, HeadMark)> {
+        let of_account = self.heads.iter().filter(|((of, _), _)| *of == account);
+        // The map is in the order of its keys.
+        of_account
+            .map(|((_, vault), head)| (*vault, head.mark))
+            .collect()
+    }
+
     fn swap(&mut self, swap: HeadSwap) -> Result<SwapOutcome, RecordsError> {
         if i64::try_from(swap.new.mark.counter).is_err() {
             return Err(RecordsError::Invalid("a number is above 2^63 - 1"));
         }
         self.writable(swap.account)?;
+        let tip = self.tip(swap.account);
+        if swap
+            .chain
+            .is_some_and(|link| tip.is_some_and(|tip| tip.link != link))
+        {
+            return Ok(SwapOutcome::ChainMoved);
+        }
         let place = (swap.account, swap.vault);
         if let Some(refused) = swap.refusal(self.heads.get(&place).cloned()) {
             return Ok(refused);

@@ -219,6 +219,9 @@ pub struct ChainAppend {
     pub entries: Vec<LogEntry>,
     /// What the rows ask to be erased, or take back, in their order.
     pub erasures: Vec<ErasureChange>,
+    /// The heads that the account's vaults must have now, all of them, ascending by vault; `None` for whatever they
+    /// are.
+    pub heads: Option<Vec<(VaultId, HeadMark)>>,
     /// The present time.
     pub now: Millis,
 }
@@ -232,6 +235,8 @@ pub enum AppendOutcome {
     Conflict(ChainTip),
     /// The rows cancel an erasure that has begun. Nothing was changed.
     ErasureBegun,
+    /// The vaults have other heads. Nothing was changed.
+    HeadsMoved,
 }
 
 /// Consecutive rows of a chain.
@@ -270,6 +275,9 @@ pub struct HeadSwap {
     pub account: AccountId,
     /// Which vault.
     pub vault: VaultId,
+    /// The end that the account's chain must have still, from which it was read that the device may do this; `None`
+    /// for whatever it is.
+    pub chain: Option<Link>,
     /// The head that must be there now; `None` for the first.
     pub expected: Option<HeadMark>,
     /// The head to put there. Its counter must be greater than the one expected.
@@ -298,6 +306,8 @@ pub enum SwapOutcome {
     },
     /// A needed object is not stored. Nothing was changed.
     Missing(ObjectId),
+    /// The account's chain goes on. Nothing was changed.
+    ChainMoved,
 }
 
 /// A claim on quota for an object that is about to be stored.

@@ -148,7 +148,12 @@ pub struct Endpoint {
 
 const VAULT_SERVICES: &[ServiceCode] = &[ServiceCode::Backup, ServiceCode::Sync];
 const READ_BACK: &[Purpose] = &[Purpose::Restore, Purpose::Verify];
-const READ_HEADS: &[Purpose] = &[Purpose::Restore, Purpose::Verify, Purpose::ReAnchor];
+const READ_HEADS: &[Purpose] = &[
+    Purpose::Restore,
+    Purpose::Verify,
+    Purpose::ReAnchor,
+    Purpose::Revoke,
+];
 const NONE: &[Purpose] = &[];
 
 /// Every endpoint of a cell. What is not here does not exist: there is no password, no session and
@@ -211,12 +216,14 @@ pub const ENDPOINTS: &[Endpoint] = &[
         method: Method::Post,
         path: "/v1/accounts/{account}/chain",
         caller: Caller::Device,
-        grants: &[],
+        // A device that finds a vault's epoch wrapped to a revoked one begins a new epoch before it writes.
+        grants: VAULT_SERVICES,
         errands: &[
             Purpose::Consent,
             Purpose::Recover,
             Purpose::ReAnchor,
             Purpose::Erase,
+            Purpose::Revoke,
         ],
         write_only: true,
         request: BodyKind::Cbor("AppendChain"),
@@ -674,6 +681,9 @@ pub enum ErrorCode {
     /// The range asked for is not within the object.
     #[n(18)]
     Range,
+    /// The device that signed the request was revoked. Nobody but the holder of its key is told.
+    #[n(19)]
+    Revoked,
 }
 
 impl ErrorCode {
@@ -682,7 +692,7 @@ impl ErrorCode {
         match self {
             Self::Malformed | Self::WrongHash | Self::Version | Self::Chain => 400,
             Self::NotSigned | Self::Skew | Self::Replayed => 401,
-            Self::NoConsent | Self::NotPermitted | Self::InvitationSpent => 403,
+            Self::NoConsent | Self::NotPermitted | Self::InvitationSpent | Self::Revoked => 403,
             Self::NotFound => 404,
             Self::Conflict => 409,
             Self::TooLarge => 413,

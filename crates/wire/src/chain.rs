@@ -16,11 +16,16 @@
 //! 6. Under an erasure that was asked for and not cancelled, of a vault or of the account, no consent holds and
 //!    none can be given. It is asked for by a full device (the account's also by its root), and cancelled by
 //!    either.
-//! 7. An erased consent statement leaves a stub. A stub gives nothing. The stub of a withdrawal ends
+//! 7. A revocation is signed by a full device, about another one. What the revoked device states after it is
+//!    refused, no consent of it holds, and no later epoch is wrapped to it ([`crate::revocation`]).
+//! 8. An erased consent statement leaves a stub. A stub gives nothing. The stub of a withdrawal ends
 //!    *every* earlier grant: whoever hides what was withdrawn must not bring it back to life.
+
+mod revoked;
 
 use std::collections::BTreeMap;
 
+pub use self::revoked::{Revoked, VoidHead};
 use crate::cbor::{self, CodecError};
 use crate::cell::{CellError, CellKeyring, SignedAcknowledgement};
 use crate::consent_record::{ConsentRecord, RecordFault, Withdrawal};
@@ -28,6 +33,7 @@ use crate::epoch::EpochRecord;
 use crate::erasure::{ERASURE_VERSION, ErasureAsked, ErasureCancelled};
 use crate::ids::{AccountId, CellId, DeviceId, Link, StatementId, VaultId};
 use crate::limits::DEVICES_MAX;
+use crate::re_anchor::HeadPoint;
 use crate::sign::PublicKey;
 use crate::statement::{
     Body, DeviceAdded, Genesis, Kind, Parsed, Role, Statement, genesis_link, link,
@@ -115,6 +121,12 @@ pub enum ChainError {
         /// Place in the chain.
         sequence: u64,
     },
+    /// Signed by a device that was revoked before.
+    #[error("entry {sequence} is signed by a device that was revoked")]
+    Revoked {
+        /// Place in the chain.
+        sequence: u64,
+    },
     /// The signer exists, but its role does not allow this.
     #[error("entry {sequence} is signed by a device that may not state it")]
     Role {
@@ -172,6 +184,8 @@ pub struct DeviceEntry {
     pub sequence: u64,
     /// When it was added, by the signer's clock.
     pub time: Millis,
+    /// When and how it ceased to be one of the account's devices, if it did.
+    pub revoked: Option<Revoked>,
 }
 
 /// A consent of the account.
@@ -226,6 +240,10 @@ pub struct AccountView {
     epochs: BTreeMap<Option<VaultId>, EpochRecord>,
     consents: BTreeMap<StatementId, ConsentEntry>,
     erasures: BTreeMap<StatementId, ErasureEntry>,
+    /// Place of the newest re-anchoring.
+    anchored: Option<u64>,
+    /// Heads that re-anchorings accepted, the newest of each vault.
+    accepted: BTreeMap<VaultId, HeadPoint>,
     history: Vec<HistoryEntry>,
     next_sequence: u64,
     tip: Link,
@@ -266,6 +284,8 @@ impl AccountView {
             epochs: BTreeMap::new(),
             consents: BTreeMap::new(),
             erasures: BTreeMap::new(),
+            anchored: None,
+            accepted: BTreeMap::new(),
             history: vec![HistoryEntry {
                 sequence: 0,
                 kind: Kind::Genesis,
@@ -360,6 +380,9 @@ impl AccountView {
         parsed
             .verify(key)
             .map_err(|_| ChainError::Signature { sequence })?;
+        if signer.is_some_and(|device| !device.is_live()) {
+            return Err(ChainError::Revoked { sequence });
+        }
         let role = signer.map(|device| (device.added.device, device.added.role));
         let only_full = || match role {
             Some((device, Role::Full)) => Ok(device),
@@ -408,9 +431,14 @@ impl AccountView {
                 }
                 self.cancel_erasure(cancelled, parsed)
             }
+            Body::DeviceRevoked(revoked) => {
+                let signer = only_full()?;
+                self.revoke(revoked, parsed, signer)
+            }
             Body::ReAnchored(accepted) => {
                 only_full()?;
                 if accepted.fits(sequence, &parsed.entry.previous) {
+                    self.accept_heads(accepted, sequence);
                     Ok(())
                 } else {
                     Err(ChainError::Contradiction {
@@ -424,7 +452,8 @@ impl AccountView {
 
     fn add_device(&mut self, added: &DeviceAdded, parsed: &Parsed) -> Result<(), ChainError> {
         let sequence = parsed.entry.sequence;
-        if self.devices.len() >= DEVICES_MAX {
+        let live = self.devices.values().filter(|entry| entry.is_live());
+        if live.count() >= DEVICES_MAX {
             return Err(ChainError::Limit {
                 sequence,
                 what: "devices",
@@ -440,6 +469,7 @@ impl AccountView {
             added: added.clone(),
             sequence,
             time: parsed.entry.time,
+            revoked: None,
         };
         self.devices.insert(added.device, entry);
         Ok(())
@@ -463,7 +493,7 @@ impl AccountView {
             .wraps
             .iter()
             .flat_map(|wrap| wrap.recipient)
-            .any(|device| !self.devices.contains_key(&device))
+            .any(|device| !self.devices.get(&device).is_some_and(DeviceEntry::is_live))
         {
             return contradiction(
                 "an epoch is wrapped to somebody who is not a device of the account",
@@ -608,12 +638,12 @@ impl AccountView {
         &self.genesis
     }
 
-    /// A device, if it is one of this account.
+    /// A device, if it is or was one of this account.
     pub fn device(&self, device: &DeviceId) -> Option<&DeviceEntry> {
         self.devices.get(device)
     }
 
-    /// All devices, by id.
+    /// All devices that there are or were, by id.
     pub fn devices(&self) -> impl Iterator<Item = &DeviceEntry> {
         self.devices.values()
     }
@@ -694,7 +724,8 @@ impl AccountView {
         self.tip
     }
 
-    /// The public key of the signer of a request or statement: a device's, or the root's for `None`.
+    /// The public key of the signer of a request or statement: a device's, also of one that was revoked, or the root's
+    /// for `None`.
     pub fn key_of(&self, signer: Option<&DeviceId>) -> Option<&PublicKey> {
         match signer {
             None => Some(&self.genesis.root),

@@ -45,11 +45,14 @@ pub enum Purpose {
     /// Have a vault or the account erased, or take that back.
     #[n(8)]
     Erase,
+    /// Revoke a device.
+    #[n(9)]
+    Revoke,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Create,
         Self::List,
         Self::Recover,
@@ -58,6 +61,7 @@ impl Purpose {
         Self::Verify,
         Self::ReAnchor,
         Self::Erase,
+        Self::Revoke,
     ];
 
     /// The name used in the ledger and in documents.
@@ -71,6 +75,7 @@ impl Purpose {
             Self::Verify => "verify",
             Self::ReAnchor => "re-anchor",
             Self::Erase => "erase",
+            Self::Revoke => "revoke",
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod ids;
 pub mod limits;
 pub mod re_anchor;
 pub mod request;
+pub mod revocation;
 pub mod sign;
 pub mod statement;
 pub mod time;

@@ -20,6 +20,7 @@ use crate::erasure::{ErasureAsked, ErasureCancelled};
 use crate::ids::{AccountId, CellId, DeviceId, Label, Link, Salt, StatementId};
 use crate::limits::STATEMENT_MAX_BYTES;
 use crate::re_anchor::ReAnchor;
+use crate::revocation::DeviceRevoked;
 use crate::sign::{Domain, PublicKey, SecretKey, Signature};
 use crate::time::Millis;
 
@@ -59,11 +60,14 @@ pub enum Kind {
     /// A person took that back in time. Signed by a full device or the root.
     #[n(8)]
     ErasureCancelled,
+    /// A device is one of the account's no longer. Signed by another, full device.
+    #[n(9)]
+    DeviceRevoked,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Genesis,
         Self::DeviceAdded,
         Self::Epoch,
@@ -72,6 +76,7 @@ impl Kind {
         Self::ReAnchored,
         Self::ErasureAsked,
         Self::ErasureCancelled,
+        Self::DeviceRevoked,
     ];
 
     /// The number of this kind.
@@ -85,6 +90,7 @@ impl Kind {
             Self::ReAnchored => 6,
             Self::ErasureAsked => 7,
             Self::ErasureCancelled => 8,
+            Self::DeviceRevoked => 9,
         }
     }
 
@@ -165,6 +171,8 @@ pub enum Body {
     ErasureAsked(ErasureAsked),
     /// See [`Kind::ErasureCancelled`].
     ErasureCancelled(ErasureCancelled),
+    /// See [`Kind::DeviceRevoked`].
+    DeviceRevoked(Box<DeviceRevoked>),
 }
 
 macro_rules! canonical {
@@ -184,6 +192,7 @@ canonical!(Withdrawal, "a withdrawal");
 canonical!(ReAnchor, "a re-anchoring");
 canonical!(ErasureAsked, "a wish to erase");
 canonical!(ErasureCancelled, "a wish to erase, taken back");
+canonical!(DeviceRevoked, "a revocation");
 canonical!(Entry, "a statement");
 canonical!(SignedEntry, "a signed statement");
 
@@ -199,6 +208,7 @@ impl Body {
             Self::ReAnchored(_) => Kind::ReAnchored,
             Self::ErasureAsked(_) => Kind::ErasureAsked,
             Self::ErasureCancelled(_) => Kind::ErasureCancelled,
+            Self::DeviceRevoked(_) => Kind::DeviceRevoked,
         }
     }
 
@@ -212,6 +222,7 @@ impl Body {
             Self::ReAnchored(body) => cbor::encode(body),
             Self::ErasureAsked(body) => cbor::encode(body),
             Self::ErasureCancelled(body) => cbor::encode(body),
+            Self::DeviceRevoked(body) => cbor::encode(body),
         }
     }
 
@@ -225,6 +236,7 @@ impl Body {
             Kind::ReAnchored => Self::ReAnchored(Box::new(cbor::decode(bytes)?)),
             Kind::ErasureAsked => Self::ErasureAsked(cbor::decode(bytes)?),
             Kind::ErasureCancelled => Self::ErasureCancelled(cbor::decode(bytes)?),
+            Kind::DeviceRevoked => Self::DeviceRevoked(Box::new(cbor::decode(bytes)?)),
         })
     }
 }

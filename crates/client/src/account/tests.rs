@@ -2,13 +2,13 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use candor_wire::api::{Appended, CellDescription, ChainPage, ErrorReply, FoundAccount};
+use candor_wire::api::{Appended, CellDescription, ChainPage, ErrorCode, ErrorReply, FoundAccount};
 use candor_wire::cbor;
 use candor_wire::cell::{
     Acknowledgement, CellKeys, Invitation, SignedAcknowledgement, SignedCellKeys,
 };
 use candor_wire::sign::Ed25519Secret;
-use candor_wire::statement::Role;
+use candor_wire::statement::{Kind, Role};
 use http::{Request, Response};
 
 use super::*;

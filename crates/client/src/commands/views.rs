@@ -250,8 +250,21 @@ pub struct DeviceView {
     pub role: String,
     /// When it was added, milliseconds UTC.
     pub added_ms: i64,
+    /// When it was revoked, milliseconds UTC, if it was.
+    pub revoked_ms: Option<i64>,
     /// Whether it is this one.
     pub this_device: bool,
+}
+
+/// A device that was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedView {
+    /// Which.
+    pub device: DeviceView,
+    /// Whether it was revoked before already.
+    pub was_revoked: bool,
+    /// Keys that were renewed beyond those that came with the revocation itself.
+    pub renewed: u64,
 }
 
 /// A consent and what became of it.

@@ -29,6 +29,7 @@ pub(crate) const fn kind_name(kind: Kind) -> &'static str {
         Kind::ReAnchored => "an older state was accepted",
         Kind::ErasureAsked => "an erasure was asked for",
         Kind::ErasureCancelled => "an erasure was taken back",
+        Kind::DeviceRevoked => "a device was revoked",
     }
 }
 

@@ -22,18 +22,18 @@ use http::{Request, Response};
 
 use crate::world::{Person, World};
 
-fn rogue() -> SecretKey {
+pub(crate) fn rogue() -> SecretKey {
     SecretKey::from_seeds(&SigningSeeds {
         ed25519: [1; 32],
         ml_dsa: [2; 32],
     })
 }
 
-fn is(request: &Request<Bytes>, method: &str, end: &str) -> bool {
+pub(crate) fn is(request: &Request<Bytes>, method: &str, end: &str) -> bool {
     request.method() == method && request.uri().path().ends_with(end)
 }
 
-fn with_body(reply: &Response<Bytes>, body: Vec<u8>) -> Response<Bytes> {
+pub(crate) fn with_body(reply: &Response<Bytes>, body: Vec<u8>) -> Response<Bytes> {
     let mut out = Response::builder().status(reply.status());
     for (name, value) in reply.headers() {
         if name != "content-length" {
@@ -44,7 +44,7 @@ fn with_body(reply: &Response<Bytes>, body: Vec<u8>) -> Response<Bytes> {
 }
 
 /// Changes every page of the chain that goes by.
-fn twist_chain(world: &World, change: impl Fn(&mut ChainPage) + Send + Sync + 'static) {
+pub(crate) fn twist_chain(world: &World, change: impl Fn(&mut ChainPage) + Send + Sync + 'static) {
     world.wire.twist(move |request, reply| {
         if !is(request, "GET", "/chain") || reply.status() != 200 {
             return reply;
@@ -55,19 +55,19 @@ fn twist_chain(world: &World, change: impl Fn(&mut ChainPage) + Send + Sync + 's
     });
 }
 
-fn records(home: &Path) -> Vec<Record> {
+pub(crate) fn records(home: &Path) -> Vec<Record> {
     DeviceStore::open(&home.join("device.sqlite"))
         .unwrap()
         .chain()
         .unwrap()
 }
 
-struct Ids {
-    account: AccountId,
-    device: DeviceId,
+pub(crate) struct Ids {
+    pub(crate) account: AccountId,
+    pub(crate) device: DeviceId,
 }
 
-fn ids(person: &Person) -> Ids {
+pub(crate) fn ids(person: &Person) -> Ids {
     let View::Account(view) = person.ask(Command::AccountShow).unwrap() else {
         panic!("another view")
     };
@@ -78,7 +78,7 @@ fn ids(person: &Person) -> Ids {
 }
 
 /// A record after the last one of `records`, "signed" by the device with a key of the cell's own.
-fn forged(ids: &Ids, records: &[Record], body: Body) -> Record {
+pub(crate) fn forged(ids: &Ids, records: &[Record], body: Body) -> Record {
     let last = records.last().unwrap();
     let tip = last.statement.as_ref().unwrap().parse().unwrap().link();
     let draft = Draft {
@@ -92,7 +92,7 @@ fn forged(ids: &Ids, records: &[Record], body: Body) -> Record {
     Record::of(draft.sign(last.sequence + 1, tip, &rogue()).0).unwrap()
 }
 
-fn assert_refused(failure: &Failure, cause: &str) {
+pub(crate) fn assert_refused(failure: &Failure, cause: &str) {
     assert_eq!(failure.kind, FailureKind::Integrity, "{failure:?}");
     assert!(
         failure.causes.iter().any(|one| one.contains(cause)),

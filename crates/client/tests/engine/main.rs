@@ -15,5 +15,6 @@ mod log_threats;
 mod lying_log;
 mod memory;
 mod re_anchor;
+mod revoke;
 mod world;
 mod writer;

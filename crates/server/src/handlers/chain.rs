@@ -6,7 +6,7 @@ use axum::response::Response;
 use candor_log::leaf::Leaf;
 use candor_store::erasures::{ErasureAsk, ErasureChange};
 use candor_store::log::LogEntry;
-use candor_store::{AppendOutcome, ChainAppend, ChainRow, ChainTip, NonceUse};
+use candor_store::{AppendOutcome, ChainAppend, ChainRow, ChainTip, HeadMark, NonceUse};
 use candor_wire::api::{API_VERSION, AppendChain, Appended, ChainPage, ErrorCode};
 use candor_wire::cbor::{self, CodecError};
 use candor_wire::cell::{Acknowledgement, CELL_FORMAT_VERSION, SignedAcknowledgement};
@@ -14,10 +14,10 @@ use candor_wire::chain::{AccountView, Record};
 use candor_wire::consent_record::ConsentRecord;
 use candor_wire::erasure::{self, receipt_name};
 use candor_wire::errand::Purpose;
-use candor_wire::ids::{AccountId, DeviceId, Label};
+use candor_wire::ids::{AccountId, DeviceId, Label, VaultId};
 use candor_wire::limits::{PAGE_MAX_ENTRIES, REQUEST_SKEW_SECONDS};
 use candor_wire::sign::Domain;
-use candor_wire::statement::{Body, Kind, genesis_link, link};
+use candor_wire::statement::{Body, Kind, Statement, genesis_link, link};
 use candor_wire::time::Millis;
 
 use crate::gate::Admitted;
@@ -38,6 +38,8 @@ pub(super) struct Extension {
     pub(super) entries: Vec<LogEntry>,
     /// What they ask to be erased, or take back.
     pub(super) erasures: Vec<ErasureChange>,
+    /// The heads that a revocation among them pins.
+    pub(super) heads: Option<Vec<(VaultId, HeadMark)>>,
     /// How long the new rows are.
     pub(super) bytes: usize,
 }
@@ -65,7 +67,7 @@ pub(super) fn extend(
 ) -> Result<Extension, Refusal> {
     let mut view = view;
     let (mut rows, mut acknowledgements, mut bytes) = (Vec::new(), Vec::new(), 0);
-    let (mut entries, mut erasures) = (Vec::new(), Vec::new());
+    let (mut entries, mut erasures, mut heads) = (Vec::new(), Vec::new(), None);
     for (i, mut record) in records.into_iter().enumerate() {
         let (sequence, previous) = view.as_ref().map_or((0, genesis_link()), |view| {
             (view.next_sequence(), view.tip())
@@ -92,6 +94,10 @@ pub(super) fn extend(
         };
         entries.push(Leaf::statement(&label, &record.commitment).encode());
         erasures.extend(erasure_change(shared, &record, now));
+        // What a restored cell gets back pins the heads that it had.
+        if matches!(terms, Terms::Signed(_)) {
+            heads = heads.or_else(|| pinned_heads(&record));
+        }
         let stored = cbor::encode(&record);
         let acknowledgement = shared.acknowledge(&place, now);
         record.acknowledgement = Some(acknowledgement.clone());
@@ -123,8 +129,24 @@ pub(super) fn extend(
         acknowledgements,
         entries,
         erasures,
+        heads,
         bytes,
     })
+}
+
+/// Where the heads stand that a revocation pins; `None` for every other statement.
+fn pinned_heads(record: &Record) -> Option<Vec<(VaultId, HeadMark)>> {
+    if record.kind != Kind::DeviceRevoked {
+        return None;
+    }
+    let Body::DeviceRevoked(revoked) = record.statement.as_ref()?.parse().ok()?.body else {
+        return None;
+    };
+    let marks = revoked.heads.iter().map(|pin| {
+        let (counter, hash) = (pin.counter, pin.hash.0);
+        (pin.vault, HeadMark { counter, hash })
+    });
+    Some(marks.collect())
 }
 
 /// What a statement changes about erasures, if it does. That it may, the chain's rules say.
@@ -248,8 +270,22 @@ const fn may_append(purpose: Option<Purpose>, signer: Option<DeviceId>, kind: Ki
             matches!(kind, Kind::ErasureAsked | Kind::ErasureCancelled)
         }
         (Some(Purpose::Recover), Some(_)) => matches!(kind, Kind::Epoch),
+        (Some(Purpose::Revoke), Some(_)) => matches!(kind, Kind::DeviceRevoked | Kind::Epoch),
+        // With a grant: a vault whose epoch is wrapped to a revoked device gets a new one before it is written.
+        (None, Some(_)) => matches!(kind, Kind::Epoch),
         // What a restored cell lost is brought back, whoever stated it; then the acceptance itself.
         (Some(Purpose::ReAnchor), Some(_)) => !matches!(kind, Kind::Genesis),
+        _ => false,
+    }
+}
+
+/// Whether it is a new epoch of this vault: with a grant nothing else is stated.
+fn is_epoch_of(record: &Record, vault: Option<VaultId>) -> bool {
+    let parsed = record.statement.as_ref().map(Statement::parse);
+    match parsed {
+        Some(Ok(parsed)) => {
+            matches!(parsed.body, Body::Epoch(epoch) if vault.is_some() && epoch.vault == vault)
+        }
         _ => false,
     }
 }
@@ -264,7 +300,10 @@ pub(super) async fn append(shared: &Arc<Shared>, admitted: &Admitted) -> Result<
     if request.records.is_empty() {
         return Err(ErrorCode::Malformed.into());
     }
-    let permitted = |record: &Record| may_append(admitted.purpose, admitted.signer, record.kind);
+    let permitted = |record: &Record| {
+        may_append(admitted.purpose, admitted.signer, record.kind)
+            && (admitted.purpose.is_some() || is_epoch_of(record, admitted.granted_vault()))
+    };
     if !request.records.iter().all(permitted) {
         return Err(ErrorCode::NotPermitted.into());
     }
@@ -335,6 +374,7 @@ async fn append_checked(
         rows: extended.rows,
         entries: extended.entries,
         erasures: extended.erasures,
+        heads: extended.heads,
         now,
     };
     let outcome = shared.records.append(nonce, append).await;
@@ -343,7 +383,7 @@ async fn append_checked(
         shared.views.forget(&account);
     }
     match outcome.map_err(|error| Refusal::of_records(&error))? {
-        AppendOutcome::Conflict(_) => Err(ErrorCode::Conflict.into()),
+        AppendOutcome::Conflict(_) | AppendOutcome::HeadsMoved => Err(ErrorCode::Conflict.into()),
         AppendOutcome::ErasureBegun => Err(ErrorCode::NotPermitted.into()),
         AppendOutcome::Appended(_) => {
             let bytes = folded.bytes + extended.bytes;

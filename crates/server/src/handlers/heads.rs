@@ -59,6 +59,9 @@ fn may_move(view: &AccountView, vault: &VaultId, head: &Head) -> bool {
     }
 }
 
+/// How often the chain may go on while one head is being moved.
+const CHAIN_MOVES_MAX: usize = 8;
+
 /// The heads of a write-only device's vault from one on.
 pub(super) async fn runs(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
     let from = super::chain::decimal(admitted.query.as_deref())?;
@@ -78,28 +81,21 @@ pub(super) async fn runs(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
 
 /// Moves the head, if it is still the one that the caller names. The manifest has to be stored, so
 /// that no head ever points at nothing; so does everything that the caller rescues.
-pub(super) async fn swap(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
+///
+/// That the device may do this was read from the account's chain; the head moves only if the chain ends there still, so
+/// that no head of a device comes after its revocation or the end of its consent.
+pub(super) async fn swap(
+    shared: &Arc<Shared>,
+    admitted: &mut Admitted,
+) -> Result<Response, Refusal> {
     let request: SwapHead = cbor::decode(&admitted.message).map_err(|_| ErrorCode::Malformed)?;
     if request.version != API_VERSION {
         return Err(ErrorCode::Version.into());
     }
-    let (account, vault, view) = (admitted.account()?, admitted.vault()?, admitted.view()?);
-    let key_of = |device: &_| {
-        view.device(device)
-            .map(|entry| entry.added.signing.ed25519())
-    };
-    let head = request
-        .head
-        .verify(&account, &vault, key_of)
-        .map_err(|error| match error {
-            HeadError::Codec(_) | HeadError::Place => ErrorCode::Malformed,
-            HeadError::Signature => ErrorCode::NotSigned,
-        })?;
+    let (account, vault) = (admitted.account()?, admitted.vault()?);
+    let head = check_head(&request, admitted.view()?, vault)?;
     if admitted.signer != Some(head.device) || request.expected != head.previous {
         return Err(ErrorCode::Malformed.into());
-    }
-    if !may_move(view, &vault, &head) {
-        return Err(ErrorCode::NotPermitted.into());
     }
     let mut needed = request.rescued.unwrap_or_default();
     let is_both = |object| head.condemned.binary_search(object).is_ok();
@@ -116,33 +112,66 @@ pub(super) async fn swap(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Re
         counter: head.counter,
         hash: request.head.hash().0,
     };
-    let bytes = cbor::encode(&request.head).into();
-    let new = StoredHead {
-        mark,
-        bytes,
-        moved_at: admitted.now,
+    let mut swap = HeadSwap {
+        account,
+        vault,
+        chain: None,
+        expected,
+        new: StoredHead {
+            mark,
+            bytes: cbor::encode(&request.head).into(),
+            moved_at: admitted.now,
+        },
+        condemned: head.condemned.clone(),
+        needed,
+        is_run,
     };
-    let outcome = shared
-        .records
-        .swap_head(
-            admitted.nonce,
-            HeadSwap {
-                account,
-                vault,
-                expected,
-                new,
-                condemned: head.condemned,
-                needed,
-                is_run,
-            },
-        )
-        .await;
-    match outcome.map_err(|error| Refusal::of_records(&error))? {
-        SwapOutcome::Swapped | SwapOutcome::AlreadyThere => {
-            shared.transparency.queue().added(1);
-            Ok(reply::done())
+    let mut nonce = admitted.nonce;
+    for _ in 0..CHAIN_MOVES_MAX {
+        let view = admitted.view()?;
+        if !may_move(view, &vault, &head) {
+            return Err(ErrorCode::NotPermitted.into());
         }
-        SwapOutcome::Conflict(_) | SwapOutcome::NotNewer { .. } => Err(ErrorCode::Conflict.into()),
-        SwapOutcome::Missing(_) => Err(ErrorCode::NotFound.into()),
+        if view
+            .check_head(&vault, &head, &request.head.hash())
+            .is_err()
+            || is_stale(view, vault)
+        {
+            // The device has not heard of a revocation yet: it reads the chain, and writes under the new keys.
+            return Err(ErrorCode::Conflict.into());
+        }
+        swap.chain = Some(view.tip());
+        // A nonce is spent by the first try, whatever becomes of it.
+        let outcome = shared.records.swap_head(nonce.take(), swap.clone()).await;
+        match outcome.map_err(|error| Refusal::of_records(&error))? {
+            SwapOutcome::Swapped | SwapOutcome::AlreadyThere => {
+                shared.transparency.queue().added(1);
+                return Ok(reply::done());
+            }
+            SwapOutcome::Conflict(_) | SwapOutcome::NotNewer { .. } => {
+                return Err(ErrorCode::Conflict.into());
+            }
+            SwapOutcome::Missing(_) => return Err(ErrorCode::NotFound.into()),
+            SwapOutcome::ChainMoved => admitted.look_again(shared).await?,
+        }
     }
+    Err(ErrorCode::Busy.into())
+}
+
+/// Whether nobody may write into the vault before it has a new epoch.
+fn is_stale(view: &AccountView, vault: VaultId) -> bool {
+    view.writer_of(&vault).is_none() && view.is_stale(Some(vault))
+}
+
+/// The head in a request, if its signature and place are right.
+fn check_head(request: &SwapHead, view: &AccountView, vault: VaultId) -> Result<Head, Refusal> {
+    let key_of = |device: &_| {
+        view.device(device)
+            .map(|entry| entry.added.signing.ed25519())
+    };
+    let head = request.head.verify(&view.account(), &vault, key_of);
+    head.map_err(|error| match error {
+        HeadError::Codec(_) | HeadError::Place => ErrorCode::Malformed.into(),
+        HeadError::Signature => ErrorCode::NotSigned.into(),
+    })
 }

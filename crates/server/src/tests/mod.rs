@@ -14,6 +14,7 @@ mod refusals;
 mod requests;
 mod resources;
 mod restores;
+mod revocations;
 mod transparency;
 mod witness;
 mod witnesses;

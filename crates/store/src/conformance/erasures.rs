@@ -69,6 +69,7 @@ async fn change(
 ) -> AppendOutcome {
     let append = crate::ChainAppend {
         erasures: change.into_iter().collect(),
+        heads: None,
         ..append_after(&row(1, sequence - 1), vec![consent(sequence)])
     };
     records.append(None, append).await.expect(NO_FAULT)

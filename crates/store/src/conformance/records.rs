@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use candor_wire::ids::{Link, RequestNonce};
-use candor_wire::{DeviceId, Millis, StatementId};
+use candor_wire::{DeviceId, Millis, StatementId, VaultId};
 
 use super::accounting::check_accounting;
 use super::{NO_FAULT, account, vault};
@@ -32,6 +32,7 @@ pub async fn check_records(fresh: impl Fn() -> Arc<dyn Records>) {
     rows_have_no_gap(&*fresh()).await;
     pages_of_a_chain_are_bounded(&*fresh()).await;
     a_head_only_moves_forwards(&*fresh()).await;
+    heads_and_chain_hold_each_other_in_place(&*fresh()).await;
     one_of_many_swaps_wins(fresh()).await;
     a_frozen_account_takes_no_writes(&*fresh()).await;
     a_nonce_is_good_once(&*fresh()).await;
@@ -264,6 +265,7 @@ pub(super) fn append_after(last: &ChainRow, rows: Vec<ChainRow>) -> ChainAppend 
         rows,
         entries: Vec::new(),
         erasures: Vec::new(),
+        heads: None,
         now: NOW,
     }
 }
@@ -411,6 +413,7 @@ pub(super) fn swap(expected: Option<&Head>, new: Head) -> HeadSwap {
     HeadSwap {
         account: account(1),
         vault: vault(1),
+        chain: None,
         expected,
         new,
         condemned: Vec::new(),
@@ -470,6 +473,53 @@ async fn a_head_only_moves_forwards(records: &dyn Records) {
     };
     let refused = records.swap_head(None, nobody).await;
     assert!(matches!(refused, Err(RecordsError::NoSuchAccount(_))));
+}
+
+async fn heads_and_chain_hold_each_other_in_place(records: &dyn Records) {
+    with_account(records, 1).await;
+    let first = head(5, 1);
+    let swapped = |chain: &ChainRow, swap| {
+        let swap = HeadSwap {
+            chain: Some(chain.link),
+            ..swap
+        };
+        async { records.swap_head(None, swap).await.expect(NO_FAULT) }
+    };
+    let appended = |heads: Vec<(VaultId, HeadMark)>, rows| {
+        let append = ChainAppend {
+            heads: Some(heads),
+            ..append_after(&row(1, 1), rows)
+        };
+        async { records.append(None, append).await.expect(NO_FAULT) }
+    };
+    assert_eq!(
+        swapped(&row(1, 0), swap(None, first.clone())).await,
+        SwapOutcome::ChainMoved,
+        "the chain goes on after this entry"
+    );
+    assert_eq!(
+        swapped(&row(1, 1), swap(None, first.clone())).await,
+        SwapOutcome::Swapped
+    );
+    let here = (vault(1), first.mark);
+    let elsewhere = (vault(2), first.mark);
+    let other = (vault(1), head(5, 2).mark);
+    for heads in [vec![], vec![other], vec![elsewhere], vec![here, elsewhere]] {
+        assert_eq!(
+            appended(heads, vec![row(1, 2)]).await,
+            AppendOutcome::HeadsMoved
+        );
+    }
+    assert_eq!(
+        appended(vec![here], vec![row(1, 2)]).await,
+        AppendOutcome::Appended(tip_of(&row(1, 2)))
+    );
+    assert_eq!(
+        swapped(&row(1, 1), swap(Some(&first), head(6, 1))).await,
+        SwapOutcome::ChainMoved
+    );
+    let standing = records.head(account(1), vault(1)).await.expect(NO_FAULT);
+    assert_eq!(standing, Some(first), "nothing was changed");
 }
 
 async fn one_of_many_swaps_wins(records: Arc<dyn Records>) {

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fault::engine_fault;
 use super::row::{Blob, Count, Fixed, bigint, row_limit};
-use super::{accounts, erasures, log};
+use super::{accounts, erasures, heads, log};
 use crate::records::{
     AppendOutcome, CHAIN_PAGE_MAX_BYTES, ChainAppend, ChainPage, ChainRow, ChainTip, ROWS_MAX,
     RecordsError, end_of,
@@ -18,10 +18,15 @@ pub(crate) fn append(
 ) -> Result<AppendOutcome, RecordsError> {
     let end = end_of(&append.rows, Some(append.expected.sequence))?;
     accounts::writable(connection, append.account)?;
-    if tip(connection, append.account)? == Some(append.expected)
-        && !erasures::change(connection, append.account, &append.erasures)?
-    {
-        return Ok(AppendOutcome::ErasureBegun);
+    if tip(connection, append.account)? == Some(append.expected) {
+        if let Some(expected) = &append.heads
+            && heads::all(connection, append.account)? != *expected
+        {
+            return Ok(AppendOutcome::HeadsMoved);
+        }
+        if !erasures::change(connection, append.account, &append.erasures)? {
+            return Ok(AppendOutcome::ErasureBegun);
+        }
     }
     let moved = connection
         .prepare_cached(

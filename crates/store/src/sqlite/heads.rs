@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::engine_fault;
 use super::row::{Blob, Count, Fixed, bigint, row_limit};
-use super::{accounts, ledger, log};
+use super::{accounts, chain, ledger, log};
 use crate::records::{CHAIN_PAGE_MAX_BYTES, Head, HeadMark, HeadSwap, RecordsError, SwapOutcome};
 
 pub(crate) fn get(
@@ -35,9 +35,36 @@ pub(crate) fn get(
         .map_err(|source| engine_fault("read a head", source))
 }
 
+/// Where the heads of all vaults of an account stand, ascending by vault.
+pub(crate) fn all(
+    connection: &Connection,
+    account: AccountId,
+) -> Result<Vec<(VaultId, HeadMark)>, RecordsError> {
+    let fault = |source| engine_fault("read the heads of an account", source);
+    let mut select = connection
+        .prepare_cached("SELECT vault, counter, hash FROM heads WHERE account = ?1 ORDER BY vault")
+        .map_err(fault)?;
+    let rows = select
+        .query_map([account.as_bytes()], |row| {
+            let vault = VaultId::from_bytes(row.get::<_, Fixed<16>>(0)?.0);
+            let mark = HeadMark {
+                counter: row.get::<_, Count>(1)?.0,
+                hash: row.get::<_, Fixed<32>>(2)?.0,
+            };
+            Ok((vault, mark))
+        })
+        .map_err(fault)?;
+    rows.collect::<Result<_, _>>().map_err(fault)
+}
+
 pub(crate) fn swap(connection: &Connection, swap: &HeadSwap) -> Result<SwapOutcome, RecordsError> {
     let counter = bigint(swap.new.mark.counter)?;
     accounts::writable(connection, swap.account)?;
+    if let Some(link) = swap.chain
+        && chain::tip(connection, swap.account)?.is_some_and(|tip| tip.link != link)
+    {
+        return Ok(SwapOutcome::ChainMoved);
+    }
     let current = get(connection, swap.account, swap.vault)?;
     if let Some(refused) = swap.refusal(current) {
         return Ok(refused);

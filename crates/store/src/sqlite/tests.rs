@@ -278,6 +278,7 @@ async fn with_log(records: &SqliteRecords) {
     assert!(records.advance(from, (3, [9; 32])).await.unwrap());
     let append = ChainAppend {
         erasures: Vec::new(),
+        heads: None,
         account,
         expected: records.chain_tip(account).await.unwrap().unwrap(),
         rows: vec![row(1)],

@@ -110,6 +110,19 @@ impl Choices {
         VaultId::from_bytes([self.byte(2); 16])
     }
 
+    fn expected_chain(&mut self) -> Option<Link> {
+        (self.below(4) == 0).then(|| self.row(0).link)
+    }
+
+    fn expected_heads(&mut self) -> Option<Vec<(VaultId, HeadMark)>> {
+        let some = (0..self.below(2)).map(|vault| {
+            let vault = VaultId::from_bytes([u8::try_from(vault).unwrap(); 16]);
+            (vault, self.mark())
+        });
+        let some = some.collect();
+        (self.below(4) == 0).then_some(some)
+    }
+
     fn object(&mut self) -> ObjectId {
         ObjectId::from_bytes([self.byte(6); 32])
     }
@@ -360,6 +373,7 @@ async fn change(records: &dyn Engine, step: u64, choices: &mut Choices) -> Answe
                 nonce,
                 ChainAppend {
                     erasures: choices.erasures(now),
+                    heads: choices.expected_heads(),
                     account,
                     expected,
                     rows,
@@ -388,6 +402,7 @@ async fn change(records: &dyn Engine, step: u64, choices: &mut Choices) -> Answe
                 HeadSwap {
                     account,
                     vault,
+                    chain: choices.expected_chain(),
                     expected,
                     new,
                     condemned: choices.names(),

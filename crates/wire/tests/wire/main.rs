@@ -7,5 +7,6 @@ mod chain;
 mod erasure;
 mod places;
 mod re_anchor;
+mod revocation;
 mod small;
 mod vectors;

@@ -15,6 +15,7 @@ use candor_wire::erasure::{Erasure, ErasureAsked, ErasureCancelled, SignedErasur
 use candor_wire::errand::SignedErrand;
 use candor_wire::head::SignedHead;
 use candor_wire::ids::{ObjectId, Salt, from_hex, to_hex};
+use candor_wire::revocation::DeviceRevoked;
 use candor_wire::statement::*;
 use candor_wire::time::Millis;
 
@@ -171,6 +172,21 @@ fn bodies() {
         "re-anchor.txt",
         "Body of a re-anchoring.",
         &[("chain-head-and-log", encode(&accepted))],
+    );
+    let heads = [
+        crate::revocation::pin(VAULT, 7, 0x77),
+        crate::revocation::pin(candor_wire::VaultId::from_bytes([0xb2; 16]), 1, 0x78),
+    ];
+    check::<DeviceRevoked>(
+        "device-revoked.txt",
+        "Body of a revocation.",
+        &[
+            ("no-heads", encode(&crate::revocation::revoked(PHONE, &[]))),
+            (
+                "two-heads",
+                encode(&crate::revocation::revoked(PHONE, &heads)),
+            ),
+        ],
     );
     check::<ErasureAsked>(
         "erasure-asked.txt",
