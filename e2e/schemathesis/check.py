@@ -20,6 +20,7 @@ import pathlib
 import subprocess
 import sys
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from device import KIND_CONSENT, Device, Invitation, KeyStore, Tunnel, decode, encode, link
 
 # The same examples in every run.
@@ -66,6 +67,12 @@ def facts(invitation, store, phrase, tunnel):
     head = read(f"{vault_path}/head", grant)[1]
     before = decode(head[0]).get(4)
     genesis = decode(decode(decode(records[0][4][0])[0])[8])
+    link_key = Ed25519PrivateKey.generate()
+    opening = f"/v1/accounts/{account}/links/{device.take_link(link_key)}"
+    errand = device.errand("link", signer)
+    status, _ = tunnel.call("PUT", opening, device.sign("PUT", opening, signer, errand, None))
+    if status != 204:
+        raise SystemExit(f"PUT {opening}: {status}")
     bodies = {
         # Repetitions of what was done: they change nothing and succeed.
         "OpenAccount": {0: 1, 1: store.account, 2: invitation.right, 3: records[:3]},
@@ -73,6 +80,7 @@ def facts(invitation, store, phrase, tunnel):
         # Continues the chain in form only.
         "AppendChain": {0: 1, 1: tip, 2: [consent]},
         "HasObjects": {0: 1, 1: [*objects, bytes(32)]},
+        "PutLinkMessage": {0: 1, 1: 0, 2: b"a message"},
     }
     return {
         "account": account,
@@ -80,6 +88,8 @@ def facts(invitation, store, phrase, tunnel):
         "root": fingerprint(genesis[0]),
         "objects": [name.hex() for name in objects],
         "grant": consent[3].hex(),
+        "link": link_key.public_key().public_bytes_raw().hex(),
+        "link_key": link_key.private_bytes_raw().hex(),
         "bodies": {name: encode(body).hex() for name, body in bodies.items()},
     }
 

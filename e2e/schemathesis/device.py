@@ -26,8 +26,20 @@ from mnemonic import Mnemonic
 # Purposes of errands by name (docs/formats/statements.md).
 PURPOSES = dict(
     zip(
-        ("create", "list", "recover", "consent", "restore", "verify", "re-anchor", "erase", "revoke"),
-        range(1, 10),
+        (
+            "create",
+            "list",
+            "recover",
+            "consent",
+            "restore",
+            "verify",
+            "re-anchor",
+            "erase",
+            "revoke",
+            "link",
+            "join",
+        ),
+        range(1, 12),
         strict=True,
     )
 )
@@ -116,13 +128,22 @@ def link(sequence, kind, previous, commitment):
     return hashlib.sha256(b"candor link\x00\x01" + place + previous + commitment).digest()
 
 
+# Whoever signs without being a device: the account's root key, and the key of a link.
+WITHOUT_ID = ("root", "link")
+
+
 class Device:
-    """Signs requests of one device and of the root key of its account."""
+    """Signs requests of one device, of the root key of its account, and of the key of a link."""
 
     def __init__(self, invitation, store, phrase):
         self.invitation, self.store = invitation, store
         self.keys = {store.device.hex(): store.key, "root": root_key(phrase)}
         self.errands = {}
+
+    def take_link(self, key):
+        """Signs as "link" with this key from now on, and tells the link's name (docs/formats/linking.md)."""
+        self.keys["link"] = key
+        return key.public_key().public_bytes_raw().hex()
 
     def errand(self, purpose, signer):
         """The header for an errand; one is kept for each purpose and signer."""
@@ -134,7 +155,7 @@ class Device:
         now = int(time.time() * 1000)
         token = {0: 1, 3: PURPOSES[purpose], 4: self.invitation.cell, 5: now, 6: now + ERRAND_MS}
         token[7] = secrets.token_bytes(16)
-        if signer != "root":
+        if signer not in WITHOUT_ID:
             token |= {1: self.store.account, 2: self.store.device}
         data = encode(token)
         return unpadded(encode({0: data, 1: self.keys[signer].sign(in_domain("candor errand", data))}))
@@ -147,7 +168,7 @@ class Device:
             ("@authority", self.invitation.authority),
             ("@path", path),
             ("@query", f"?{query}"),
-            ("candor-device", signer),
+            ("candor-device", "root" if signer in WITHOUT_ID else signer),
             ("candor-authority", authority),
             ("candor-placement", "1"),
         ]
@@ -157,7 +178,7 @@ class Device:
         names = " ".join(f'"{name}"' for name, _ in covered)
         parameters = (
             f'({names});created={int(time.time())};nonce="{secrets.token_hex(16)}"'
-            f';keyid="{signer}";alg="ed25519";tag="candor-request-1"'
+            f';keyid="{"root" if signer in WITHOUT_ID else signer}";alg="ed25519";tag="candor-request-1"'
         )
         lines = [f'"{name}": {value}' for name, value in covered]
         base = "\n".join([*lines, f'"@signature-params": {parameters}'])

@@ -18,6 +18,7 @@ import random
 import blake3
 import requests
 import schemathesis
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from device import Device, Invitation, KeyStore, decode, encode
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation.meta import CoverageScenario, coverage_scenario, negated_parameters
@@ -96,7 +97,8 @@ class Account:
         phrase = pathlib.Path(settings["phrase"]).read_text()
         self.device = Device(Invitation(settings["invitation"]), store, phrase)
         self.signer = store.device.hex()
-        self.names = {name: settings[name] for name in ("account", "vault", "root")}
+        self.names = {name: settings[name] for name in ("account", "vault", "root", "link")}
+        self.device.take_link(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(settings["link_key"])))
         self.objects, self.grant = settings["objects"], settings["grant"]
         self.bodies = {name: from_cbor(decode(bytes.fromhex(body))) for name, body in settings["bodies"].items()}
         self.calls, self.has_good_body = 0, False
@@ -105,6 +107,8 @@ class Account:
         """Signer and authority: every grant and errand that the document names for an operation, in turn."""
         if operation["x-candor-caller"] == "Root":
             return "root", self.device.errand("recover", "root")
+        if operation["x-candor-caller"] == "Linker":
+            return "link", self.device.errand("join", "link")
         choices = [self.device.errand(purpose, self.signer) for purpose in operation["x-candor-errands"]]
         if "backup" in operation["x-candor-grants"]:
             choices.append(f"grant {self.grant}")

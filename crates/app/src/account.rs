@@ -177,14 +177,14 @@ fn places_to_ask(words: usize) -> Outcome<Vec<usize>> {
 }
 
 /// A role as the chain has it.
-const fn role_of(role: Role) -> candor_wire::statement::Role {
+pub(crate) const fn role_of(role: Role) -> candor_wire::statement::Role {
     match role {
         Role::Full => candor_wire::statement::Role::Full,
         Role::WriteOnly => candor_wire::statement::Role::WriteOnly,
     }
 }
 
-fn no_account_yet(app: &App) -> Outcome {
+pub(crate) fn no_account_yet(app: &App) -> Outcome {
     if !device::has_account(app)? {
         return Ok(());
     }
@@ -210,7 +210,7 @@ fn invitation_of(text: &str) -> Outcome<Invitation> {
 }
 
 /// The device's folder, for an account that is about to be made in it.
-fn lock_for_new(app: &App) -> Outcome<candor_client::home::Home> {
+pub(crate) fn lock_for_new(app: &App) -> Outcome<candor_client::home::Home> {
     let home = lock_alone(app)?;
     // Another command can have been faster.
     no_account_yet(app)?;
@@ -360,7 +360,11 @@ fn recover(app: &App, args: &AccountRecover) -> Outcome {
         protection,
         role: role_of(args.role),
     };
-    let engine = engine::recover_account(device::enrol_params(app, enrol), &phrase)?;
+    let engine = engine::recover_account(
+        device::enrol_params(app, enrol),
+        &phrase,
+        args.revoke_others,
+    )?;
     let opened = Opened {
         engine: Arc::new(engine),
         cell: embedded,
@@ -389,7 +393,7 @@ fn known_phrase(app: &App, file: Option<&Path>) -> Outcome<RecoveryPhrase> {
     Ok(RecoveryPhrase::from_text(&text).map_err(|error| EngineFailure::of(&error))?)
 }
 
-fn finish(app: &App, opened: Opened, next: &str) -> Outcome {
+pub(crate) fn finish(app: &App, opened: Opened, next: &str) -> Outcome {
     let mut door = Door::serve(app, opened, false)?;
     let result = show(app, &mut door);
     door.close(app);

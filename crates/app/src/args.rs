@@ -74,7 +74,7 @@ pub(crate) enum Top {
     #[cfg(feature = "device")]
     #[command(subcommand, after_help = "Example:\n  candor account show")]
     Account(AccountCommand),
-    /// Show the devices of your account
+    /// Show your devices, take a new one in, or a lost one out
     #[cfg(feature = "device")]
     #[command(subcommand, after_help = "Example:\n  candor device list")]
     Device(DeviceCommand),

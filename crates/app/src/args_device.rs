@@ -120,6 +120,9 @@ pub(crate) struct AccountRecover {
     /// What this device may do
     #[arg(long, value_enum, default_value = "full")]
     pub(crate) role: Role,
+    /// Take every other device out of the account in the same step: when one was stolen, and there is no other to revoke it with
+    #[arg(long)]
+    pub(crate) revoke_others: bool,
     /// File with the 24 words. Without it, they are asked for
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) recovery_file: Option<PathBuf>,
@@ -134,6 +137,23 @@ pub(crate) enum DeviceCommand {
     /// List the devices of your account, as the cell's copy of the chain has them
     #[command(after_help = "Example:\n  candor device list --json")]
     List,
+    /// Take a new device into your account: shows a code, waits for the device that uses it, and asks you
+    #[command(
+        after_help = "Example:\n  candor device link\n\nOn the new device: candor device join, and the code. Both show six digits; say yes only if they are the same."
+    )]
+    Link {
+        /// What the new device may do
+        #[arg(long, value_enum, default_value = "full")]
+        role: Role,
+        /// Say yes to whichever device uses the code, without comparing the digits
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Join an account with the code that one of its devices shows
+    #[command(
+        after_help = "Example:\n  candor device join candor-link1:qAEBAqQAAQFYIB…\n  candor device join @code.txt --unprotected-keys"
+    )]
+    Join(JoinArgs),
     /// Take a device out of your account, because it was lost, sold or stolen
     #[command(
         after_help = "Example:\n  candor device revoke old-laptop\n\nRun it again if it was interrupted: it goes on where it stopped."
@@ -146,6 +166,20 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// `candor device join`
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The code, or @FILE to read it from a file. Without it, it is asked for
+    #[arg(value_name = "CODE", value_hint = ValueHint::FilePath)]
+    pub(crate) code: Option<String>,
+    /// What you call the account; stays on this device
+    #[arg(long, value_name = "NAME", default_value = "linked")]
+    pub(crate) name: String,
+    /// How the keys are protected.
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
 }
 
 /// What can be switched on.

@@ -16,7 +16,9 @@
 //! when the chain is read again, and are not stated twice.
 
 mod append;
+mod joining;
 mod labels;
+mod pins;
 mod renew;
 mod writer;
 
@@ -24,11 +26,13 @@ use std::sync::Arc;
 
 use candor_consent::{Errand, errand};
 use candor_vault::entropy::EntropyError;
+use candor_vault::secret::scrub_stack;
 use candor_vault::{Entropy, EpochKey};
 use candor_wire::api::{API_VERSION, OpenAccount};
 use candor_wire::cell::InvitationRight;
-use candor_wire::chain::{ChainError, Record};
+use candor_wire::chain::{ChainError, DeviceEntry, Record};
 use candor_wire::errand::{ERRAND_VERSION, ErrandToken, Purpose, SignedErrand};
+use candor_wire::head::HeadError;
 use candor_wire::ids::{Label, RequestNonce, Salt};
 use candor_wire::limits::ERRAND_MAX_MS;
 use candor_wire::sign::{Ed25519Public, SecretKey};
@@ -36,14 +40,17 @@ use candor_wire::statement::{Body, DeviceAdded, Draft, Genesis, Role, genesis_li
 use candor_wire::{AccountId, CellId, DeviceId, Millis, StatementId};
 
 pub use self::append::append;
-use self::append::append_as;
 pub(crate) use self::append::{Tried, sign_next, try_append};
+use self::append::{append_as, try_append_as};
+pub(crate) use self::joining::{Linked, join, random_of};
 pub use self::labels::label;
 use self::labels::label_of;
-use self::renew::join_epochs;
+pub(crate) use self::pins::{pins, revocation};
 pub(crate) use self::renew::{Renewal, renewals};
+use self::renew::{join_epochs, open_all};
 pub use self::writer::WRITER_VAULTS;
 use self::writer::give_vaults;
+pub(crate) use self::writer::{Given, draw_vaults};
 use crate::api::{Api, ApiError, CheckedCell};
 pub use crate::chain::Chain;
 use crate::chain::{LoadError, acknowledge};
@@ -76,6 +83,9 @@ pub enum AccountError {
     /// Something is older than what this device saw before, or the memory cannot be used.
     #[error("the rollback memory refused")]
     Memory(#[source] MemoryError),
+    /// A head that the cell shows does not verify.
+    #[error("a vault's head does not verify")]
+    Head(#[source] HeadError),
     /// A key epoch cannot be made or opened.
     #[error("a key of the account cannot be opened")]
     Epoch(#[source] EpochError),
@@ -94,6 +104,24 @@ pub enum AccountError {
     /// This device is not on the account's chain.
     #[error("this device is not on the account's chain")]
     NotEnrolled,
+    /// The code was used already, or somebody else is using it.
+    #[error("the code was used by another device already")]
+    LinkUsed,
+    /// The code is no longer good.
+    #[error("the code is over: it is good for ten minutes, and once")]
+    LinkOver,
+    /// The person at the other device said no.
+    #[error("the other device did not take this one in")]
+    LinkDeclined,
+    /// What is at the link is not what the other device left there.
+    #[error("what the other device sent was altered on its way")]
+    LinkAltered,
+    /// The cell showed a chain that does not go through the place that the code names.
+    #[error("the chain that the cell showed is not the one that the other device knows")]
+    OtherChain,
+    /// The person stopped it.
+    #[error("it was stopped")]
+    Cancelled,
     /// Others kept stating things first.
     #[error("the account's chain kept changing")]
     Contended,
@@ -117,7 +145,7 @@ macro_rules! wraps {
 
 wraps!(
     ApiError => Api, ChainError => Chain, LoadError => Load, MemoryError => Memory,
-    EpochError => Epoch, KeyStoreError => KeyStore,
+    EpochError => Epoch, KeyStoreError => KeyStore, HeadError => Head,
 );
 
 impl From<EntropyError> for AccountError {
@@ -196,7 +224,7 @@ pub fn device_errand(
 }
 
 /// Seals a device's name for the account's devices.
-fn seal_name(
+pub(crate) fn seal_name(
     name: &str,
     account: AccountId,
     device: DeviceId,
@@ -364,6 +392,8 @@ pub struct Known<'a> {
     pub phrase: &'a RecoveryPhrase,
     /// The first statement of its chain, if the device belonged to it before.
     pub genesis: Option<StatementId>,
+    /// Whether every other device is revoked, in the same append that enrols this one.
+    pub revoke_others: bool,
 }
 
 /// An API under an errand of the root key.
@@ -425,7 +455,10 @@ pub async fn recover(
     }
     // From here on this device speaks for itself: it makes itself a member of every epoch.
     let api = device_errand(egress, keys, Purpose::Consent, surroundings)?;
-    let joined = join_epochs(&api, &mut chain, keys, memory, surroundings).await;
+    let recovery = known.phrase.recovery();
+    // Nothing may be opened with it, and then nobody else would overwrite what it was made of.
+    scrub_stack();
+    let joined = join_epochs(&api, &mut chain, keys, memory, &recovery, surroundings).await;
     api.close().await;
     joined?;
     keys.save()?;
@@ -466,33 +499,34 @@ async fn recover_with(
     }
     memory.remember_chain(chain.view())?;
     let is_full = keys.role() == Role::Full;
-    let scopes = std::iter::once(None).chain(chain.view().vaults().map(Some));
-    for record in scopes.filter_map(|scope| chain.view().epoch(scope).filter(|_| is_full)) {
-        keys.put_keys(epochs::open(account, record, None, &recovery)?);
+    if is_full {
+        open_all(&chain, keys, &recovery)?;
     }
     let record = chain.view().epoch(None);
     let record = record.ok_or(AccountError::Epoch(EpochError::Rejected))?;
     let account_keys = epochs::open(account, record, None, &recovery)?;
-    if chain.view().device(&keys.device()).is_none() {
-        let first = account_keys
-            .get(1)
-            .ok_or(AccountError::Epoch(EpochError::Rejected))?;
-        let body = enrolment(account, keys, first, surroundings.entropy)?;
-        if !is_full {
-            // The watch keys first: what is stated needs its label.
-            keys.set_writer(WriterKeys::new(labels::watch_keys(first), Vec::new()));
+    let first = account_keys
+        .get(1)
+        .ok_or(AccountError::Epoch(EpochError::Rejected))?;
+    let enrolment = enrolment(account, keys, first, surroundings.entropy)?;
+    if !is_full {
+        // The watch keys first: what is stated needs its label.
+        keys.set_writer(WriterKeys::new(labels::watch_keys(first), Vec::new()));
+    }
+    for _ in 0..APPEND_TRIES_MAX {
+        let mut bodies = Vec::new();
+        if chain.view().device(&keys.device()).is_none() {
+            bodies.push(enrolment.clone());
         }
-        append_as(
-            api,
-            &mut chain,
-            memory,
-            keys,
-            None,
-            root,
-            vec![body],
-            surroundings,
-        )
-        .await?;
+        bodies.extend(others_revoked(api, &chain, keys, known).await?);
+        if bodies.is_empty() {
+            break;
+        }
+        let signer = (None, root);
+        try_append_as(api, &mut chain, memory, keys, signer, bodies, surroundings).await?;
+    }
+    if chain.view().device(&keys.device()).is_none() {
+        return Err(AccountError::Contended);
     }
     if !is_full {
         give_vaults(
@@ -509,6 +543,26 @@ async fn recover_with(
     keys.set_enrolled(account, chain.genesis());
     keys.save()?;
     Ok(chain)
+}
+
+/// Revocations of all other devices, if the person wants that.
+async fn others_revoked(
+    api: &Api,
+    chain: &Chain,
+    keys: &KeyStore,
+    known: Known<'_>,
+) -> Result<Vec<Body>, AccountError> {
+    let is_other = |entry: &&DeviceEntry| entry.is_live() && entry.added.device != keys.device();
+    let others = chain.view().devices().filter(is_other);
+    let others: Vec<DeviceId> = others.map(|entry| entry.added.device).collect();
+    if !known.revoke_others || others.is_empty() {
+        return Ok(Vec::new());
+    }
+    let heads = pins(api, chain.view()).await?;
+    let revoked = others.into_iter();
+    Ok(revoked
+        .map(|device| revocation(device, heads.clone()))
+        .collect())
 }
 
 /// The whole chain, for a device that knows its account and nothing of its chain.
@@ -589,8 +643,10 @@ pub fn open_keys(chain: &Chain, keys: &mut KeyStore) -> Result<bool, AccountErro
                 keys.put_keys(opened);
                 is_new = true;
             }
-            // Membership is per vault: another device's vault need not be this one's.
-            Err(EpochError::NotRecipient) => {}
+            // Membership is per vault: another device's vault need not be this one's. A key that does not open was
+            // wrapped so by a device of the account, whose signature was checked: that keeps this one out of the
+            // scope, and out of nothing else.
+            Err(EpochError::NotRecipient | EpochError::Rejected) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use candor_vault::Presence;
 use candor_wire::api::{
     API_VERSION, AppendChain, Appended, CellDescription, ChainPage, EndpointId, ErasureReply,
-    ErrorCode, ErrorReply, FoundAccount, HasObjects, HasReply, HeadReply, ObjectPage, OpenAccount,
-    RunsPage, StateReply, SwapHead, endpoint,
+    ErrorCode, ErrorReply, FoundAccount, HasObjects, HasReply, HeadReply, LinkMessage, LinkReply,
+    ObjectPage, OpenAccount, RunsPage, StateReply, SwapHead, endpoint,
 };
 use candor_wire::cbor::{self, Canonical};
 use candor_wire::cell::{CellError, CellKeyring, SignedAcknowledgement, SignedCellKeys};
@@ -19,6 +19,7 @@ use candor_wire::chain::{CHAIN_MAX_ENTRIES, Record};
 use candor_wire::head::{HeadHash, SignedHead};
 use candor_wire::ids::{AccountId, Link, ObjectId, VaultId, to_hex};
 use candor_wire::limits::{HAS_MAX_IDS, OBJECT_MAX_BYTES, PAGE_MAX_ENTRIES};
+use candor_wire::linking::LinkPlace;
 use candor_wire::sign::PublicKey;
 
 use crate::egress::{Call, Connection, EgressError, TransportError};
@@ -325,6 +326,54 @@ impl Api {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Opens a link of the account.
+    pub async fn open_link(&self, account: AccountId, name: &[u8; 32]) -> Result<(), ApiError> {
+        let (account, name) = (account.to_string(), to_hex(name));
+        let place = [("account", account.as_str()), ("link", name.as_str())];
+        self.call(call(EndpointId::OpenLink, &place))
+            .await
+            .map(|_| ())
+    }
+
+    /// Leaves a message at a link, over a connection of whoever holds its key.
+    pub async fn put_link_message(
+        &self,
+        name: &[u8; 32],
+        place: LinkPlace,
+        sealed: Vec<u8>,
+    ) -> Result<(), ApiError> {
+        let body = LinkMessage {
+            version: API_VERSION,
+            place: place.number(),
+            sealed,
+        };
+        let name = to_hex(name);
+        let request = Call {
+            body: cbor::encode(&body).into(),
+            ..call(EndpointId::PutLinkMessage, &[("link", &name)])
+        };
+        self.call(request).await.map(|_| ())
+    }
+
+    /// What was left at a place of a link so far.
+    pub async fn link_message(
+        &self,
+        name: &[u8; 32],
+        place: LinkPlace,
+    ) -> Result<Option<Vec<u8>>, ApiError> {
+        let name = to_hex(name);
+        let reply: LinkReply = self
+            .ask(call(EndpointId::ReadLink, &[("link", &name)]))
+            .await?;
+        version(reply.version)?;
+        let mut messages = reply.messages.into_iter();
+        let message = messages.nth(usize::from(place.number()));
+        let message = message.ok_or(ApiError::Integrity {
+            what: "a link has fewer places than it should",
+        })?;
+        Ok(message.sealed)
     }
 
     /// A published file of the cell's log, of at most `max_bytes`; `None` if the log has none of this

@@ -31,6 +31,7 @@ use crate::events::{Events, Meter, pump};
 use crate::failure;
 use crate::path_text::PathText;
 use crate::restore_flow::Held;
+use crate::vault_access::RENEWED;
 
 /// How often a run is done again because another device pruned what it relied on. Each time somebody else's
 /// prune was done in between.
@@ -203,7 +204,7 @@ impl Engine {
                 continue;
             };
             let result = pump(events, cancel, &stop, |events| {
-                self.back_up(set, events, &stop)
+                self.back_up_again(set, events, &stop)
             });
             match result {
                 Ok((view, api)) => {
@@ -281,6 +282,24 @@ impl Engine {
         let objects = self.objects(api, vault, cancel);
         let open = self.open_vault(objects, vault, events)?;
         Ok(Held::new(hold, open))
+    }
+
+    /// Backs up, and once more when other devices renewed the vault's keys meanwhile: nothing has to be sent twice.
+    fn back_up_again(
+        &self,
+        set: &BackupSet,
+        events: &Events,
+        cancel: &Cancel,
+    ) -> Result<(BackupView, Arc<Api>), Failure> {
+        for _ in 1..RUNS_MAX {
+            match self.back_up(set, events, cancel) {
+                Err(failure) if failure.sentence == RENEWED => {
+                    events.step("the vault's keys were renewed meanwhile; the run goes on under the new ones");
+                }
+                done => return done,
+            }
+        }
+        self.back_up(set, events, cancel)
     }
 
     fn back_up(

@@ -25,6 +25,18 @@ pub enum Command {
     AccountShow,
     /// The account's devices. Asks the cell (errand: list).
     DeviceList,
+    /// Makes a code with which a new device can join (errand: link).
+    DeviceLink {
+        /// Whether it will only be able to write.
+        write_only: bool,
+    },
+    /// Waits for a device to use the code.
+    DeviceLinkWait,
+    /// Says yes or no to the device that asked.
+    DeviceLinkAnswer {
+        /// Whether the person said yes.
+        accept: bool,
+    },
     /// Takes a device out of the account and renews the keys that it held (errand: revoke).
     DeviceRevoke {
         /// Its id, the beginning of it, or its name.
@@ -346,6 +358,12 @@ pub enum View {
     Account(AccountView),
     /// Answer to [`Command::DeviceList`].
     Devices(Vec<DeviceView>),
+    /// Answer to [`Command::DeviceLink`].
+    LinkCode(LinkCodeView),
+    /// Answer to [`Command::DeviceLinkWait`].
+    LinkAsk(LinkAskView),
+    /// Answer to [`Command::DeviceLinkAnswer`], if it was yes.
+    Device(DeviceView),
     /// Answer to [`Command::DeviceRevoke`].
     Revoked(RevokedView),
     /// Answer to [`Command::ConsentList`] and [`Command::ConsentHistory`].

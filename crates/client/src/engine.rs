@@ -24,21 +24,21 @@ use candor_wire::statement::Role;
 use candor_wire::{AccountId, CellId, DeviceId, Millis, StatementId, VaultId};
 use tokio::runtime::Handle;
 
-use crate::account::{self, AccountError, ErrandFor, Known, Surroundings};
+use crate::account::{self, ErrandFor, Surroundings};
 use crate::api::Api;
 use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::commands::{Command, Event, Failure, FailureKind, View};
 use crate::device_store::{DeviceStore, PendingWithdrawal};
 use crate::egress::{CellDoor, Egress, EgressParts};
+pub use crate::enrol::{EnrolParams, create_account, draw_phrase, join_account, recover_account};
 use crate::forget_flow::Which;
 use crate::home::Home;
-use crate::keystore::{KeyProtection, KeyStore, NewKeys};
+use crate::keystore::KeyStore;
 use crate::ledger::{Ledger, LedgerParts};
+use crate::link_flow::OpenLink;
 use crate::memory::Memory;
-use crate::phrase::RecoveryPhrase;
 use crate::re_anchor_flow::Proposal;
-use crate::rejoin::{self, Former};
 use candor_wire::cell::{Invitation, SignedCellKeys};
 
 /// What an engine works with.
@@ -49,30 +49,6 @@ pub struct EngineConfig {
     pub keys: KeyStore,
     /// How the cell is reached.
     pub door: CellDoor,
-    /// Where asynchronous work runs.
-    pub runtime: Handle,
-    /// Tells the time.
-    pub clock: Arc<dyn Clock>,
-    /// Where random bytes come from.
-    pub entropy: Arc<dyn Entropy>,
-}
-
-/// What is needed to open an account, or to come back to one, on this device.
-pub struct EnrolParams {
-    /// The device's folder, locked. It belongs to no account yet, or to the one that is recovered.
-    pub home: Home,
-    /// Names the cell; with a right to open an account, if one is to be opened.
-    pub invitation: Invitation,
-    /// How the cell is reached.
-    pub door: CellDoor,
-    /// What the person calls the account; stays on this device.
-    pub account_name: String,
-    /// What the person calls this device.
-    pub device_name: String,
-    /// What this device may do.
-    pub role: Role,
-    /// How the key store is sealed.
-    pub protection: KeyProtection,
     /// Where asynchronous work runs.
     pub runtime: Handle,
     /// Tells the time.
@@ -110,6 +86,8 @@ pub struct Engine {
     /// not look like a log that shrank.
     pub(crate) log_turn: Mutex<()>,
     pub(crate) proposal: Mutex<Proposal>,
+    /// The link that this device opened last, while it waits for a new one.
+    pub(crate) link: Mutex<Option<OpenLink>>,
     chain_turn: Mutex<()>,
     chain: Mutex<Option<Chain>>,
     keys: Mutex<KeyStore>,
@@ -178,6 +156,7 @@ impl Engine {
             memory,
             log_turn: Mutex::new(()),
             proposal: Mutex::default(),
+            link: Mutex::default(),
             chain_turn: Mutex::new(()),
             chain: Mutex::new(chain),
             keys: Mutex::new(keys),
@@ -219,6 +198,13 @@ impl Engine {
             Command::Status => self.status(),
             Command::AccountShow => self.account_view().map(View::Account),
             Command::DeviceList => self.device_list(),
+            Command::DeviceLink { write_only } => self.device_link(if write_only {
+                Role::WriteOnly
+            } else {
+                Role::Full
+            }),
+            Command::DeviceLinkWait => self.device_link_wait(cancel),
+            Command::DeviceLinkAnswer { accept } => self.device_link_answer(accept),
             Command::DeviceRevoke { device } => self.device_revoke(&device, cancel),
             Command::ConsentList => self.consent_list(),
             Command::ConsentHistory => self.consent_history(),
@@ -501,7 +487,7 @@ impl Engine {
 }
 
 /// Writes an alarm if the failure is one.
-fn alarmed(ledger: &Ledger, mut failure: Failure) -> Failure {
+pub(crate) fn alarmed(ledger: &Ledger, mut failure: Failure) -> Failure {
     if failure.kind == FailureKind::Integrity
         && let Err(error) = ledger.alarm(&failure.sentence)
     {
@@ -551,167 +537,6 @@ pub(crate) fn open_ledger(
         entropy: Arc::clone(entropy),
     };
     Ok(Ledger::open(&home.ledger(), parts)?)
-}
-
-/// A recovery phrase for a new account: shown to the person, or written to their file, *before*
-/// [`create_account`] tells a cell anything.
-pub fn draw_phrase(entropy: &dyn Entropy) -> Result<RecoveryPhrase, Failure> {
-    RecoveryPhrase::generate(entropy).map_err(|error| Failure::of(&error))
-}
-
-/// Opens an account at the invitation's cell, with this as its first device (errand: create).
-///
-/// If the cell could not be reached or refused, it can be tried again in the same folder.
-pub fn create_account(params: EnrolParams, phrase: &RecoveryPhrase) -> Result<Engine, Failure> {
-    rejoin::check_unused(&params.home)?;
-    let Some(right) = params.invitation.right.clone() else {
-        return Err(
-            Failure::new(FailureKind::Usage, "this invitation opens no account")
-                .with_hint("ask who runs the cell for a new one: `candor server invite`"),
-        );
-    };
-    enrol(
-        params,
-        None,
-        |runtime, egress, keys, memory, surroundings| {
-            // A name that was used in a try whose answer got lost cannot be used again.
-            keys.set_account(
-                account::new_account_id(surroundings.entropy).map_err(AccountError::from)?,
-            );
-            keys.save()?;
-            Ok(runtime.block_on(account::create(
-                egress,
-                right,
-                phrase,
-                keys,
-                memory,
-                surroundings,
-            ))?)
-        },
-    )
-}
-
-/// Adds this device to an account with its recovery phrase (errand: recover), and opens all of its
-/// vaults' keys with it.
-///
-/// A home that belonged to the account before keeps its sets and what it saw, and joins as a new device. One
-/// that the cell still knows is refused.
-pub fn recover_account(params: EnrolParams, phrase: &RecoveryPhrase) -> Result<Engine, Failure> {
-    let former = rejoin::former(&params, phrase)?;
-    let genesis = former.map(|former| former.genesis);
-    enrol(
-        params,
-        former,
-        |runtime, egress, keys, memory, surroundings| {
-            let known = Known { phrase, genesis };
-            Ok(runtime.block_on(account::recover(egress, known, keys, memory, surroundings))?)
-        },
-    )
-}
-
-fn enrol(
-    params: EnrolParams,
-    former: Option<Former>,
-    work: impl FnOnce(
-        &Handle,
-        &Egress,
-        &mut KeyStore,
-        &Memory,
-        Surroundings<'_>,
-    ) -> Result<Chain, Failure>,
-) -> Result<Engine, Failure> {
-    let EnrolParams {
-        home,
-        invitation,
-        door,
-        account_name,
-        device_name,
-        role,
-        protection,
-        runtime,
-        clock,
-        entropy,
-    } = params;
-    let cell = Invitation {
-        right: None,
-        ..invitation
-    };
-    let new = NewKeys {
-        account_name,
-        device_name,
-        role,
-        cell,
-        account: None,
-    };
-    let mut keys = new_keys(&home, new, protection, &entropy, former)?;
-    let ledger = open_ledger(&home, &keys, &clock, &entropy)?;
-    let memory = match former {
-        None => Memory::open(&home.memory(), keys.cell().cell())?,
-        // What the home remembers is compared, and a person asked, once it can ask the cell again.
-        Some(former) => Memory::of_one_join(keys.cell().cell(), former.serial),
-    };
-    let egress = Egress::new(EgressParts {
-        cell: keys.cell().clone(),
-        door: door.clone(),
-        ledger: Arc::clone(&ledger),
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-    });
-    let enrolled = work(
-        &runtime,
-        &egress,
-        &mut keys,
-        &memory,
-        Surroundings {
-            clock: &*clock,
-            entropy: &*entropy,
-        },
-    );
-    let chain = enrolled.map_err(|failure| alarmed(&ledger, failure))?;
-    if former.is_none() {
-        let mut store = DeviceStore::open(&home.device_store())?;
-        store.put_cell_keys(chain.cell_keys())?;
-        store.put_chain(chain.records())?;
-    }
-    // The engine opens these itself.
-    drop((egress, ledger, memory));
-    Engine::open(EngineConfig {
-        home,
-        keys,
-        door,
-        runtime,
-        clock,
-        entropy,
-    })
-}
-
-/// A new key store. One that is there from an enrolment that did not succeed, or from the device that this
-/// home was before, is put aside together with the ledger that is sealed under it: this try has its own
-/// names and protection, and what was sent earlier stays on record.
-fn new_keys(
-    home: &Home,
-    new: NewKeys,
-    protection: KeyProtection,
-    entropy: &Arc<dyn Entropy>,
-    former: Option<Former>,
-) -> Result<KeyStore, Failure> {
-    let held = rejoin::held_keys(&home.keys(), &protection, entropy)?;
-    match (&held, former) {
-        (None, None) => {}
-        (Some(keys), None) if keys.is_enrolled() => {
-            return Err(rejoin::refused("this device belongs to an account already"));
-        }
-        // What an enrolment remembered that did not succeed is of no use to the next.
-        (Some(_), None) => home.put_aside("begun", &["ledger", "memory", "keys"])?,
-        (_, Some(_)) => home.put_aside(rejoin::FORMER, &["ledger", "keys"])?,
-    }
-    drop(held);
-    Ok(KeyStore::create(
-        &home.keys(),
-        new,
-        protection,
-        Arc::clone(entropy),
-    )?)
 }
 
 /// A run of a set, as long as it lasts.

@@ -174,6 +174,13 @@ impl Recipients {
         self
     }
 
+    /// The same with one device more, which is about to be added.
+    #[must_use]
+    pub fn with(mut self, device: DeviceId, agreement: [u8; AGREEMENT_PUBLIC_BYTES]) -> Self {
+        self.devices.insert(device, agreement);
+        self
+    }
+
     /// The recovery key and some devices.
     pub fn new(
         recovery: [u8; AGREEMENT_PUBLIC_BYTES],

@@ -295,7 +295,18 @@ fn of_the_account(error: &(dyn Error + 'static)) -> Option<Failure> {
         );
     }
     is::<AccountError>(error).map(|account| match account {
-        AccountError::OtherRoot | AccountError::OtherGenesis => integrity(error),
+        AccountError::Cancelled => interrupted(),
+        AccountError::LinkUsed => Failure::new(FailureKind::Policy, error.to_string()).with_hint(
+            "if that was not you, somebody saw the code: say no on the other device, and make a new code there",
+        ),
+        AccountError::LinkOver => Failure::new(FailureKind::Policy, error.to_string())
+            .with_hint("make a new one on a device of the account: candor device link"),
+        AccountError::LinkDeclined => Failure::new(FailureKind::Policy, error.to_string())
+            .with_hint("if that was a mistake: candor device link there, for a new code"),
+        AccountError::OtherRoot
+        | AccountError::OtherGenesis
+        | AccountError::OtherChain
+        | AccountError::LinkAltered => integrity(error),
         AccountError::NotFound => Failure::new(FailureKind::Failed, error.to_string()).with_hint(
             "look at the words again, and at the invitation: the account may live in another cell",
         ),

@@ -16,13 +16,14 @@
 //! was seen: a restored cell begins a new one (`candor server re-anchor`).
 //! Threats: rows 15, 22.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::Instant;
 
 use candor_log::checkpoint::SignedCheckpoint;
 use candor_vault::report::Cancel;
-use candor_wire::VaultId;
 use candor_wire::api::ErrorCode;
+use candor_wire::chain::AccountView as ChainView;
 use candor_wire::chain::Record;
 use candor_wire::consent_record::ServiceCode;
 use candor_wire::errand::Purpose;
@@ -31,6 +32,7 @@ use candor_wire::re_anchor::{
     ChainPoint, HeadChange, HeadPoint, LogPoint, RE_ANCHOR_VERSION, ReAnchor,
 };
 use candor_wire::statement::{Body, Kind, Role};
+use candor_wire::{DeviceId, VaultId};
 
 use crate::account::{self, AccountError};
 use crate::api::{Api, ApiError, CheckedCell};
@@ -232,6 +234,15 @@ impl Engine {
                 ))?;
             }
         }
+        // A revocation that does not come back is said again: a restore must not let a device in that was put out.
+        for device in revoked_in(&restored.lost[brought_back..]) {
+            if let Err(failure) = self.device_revoke(&device.to_string(), cancel) {
+                self.ledger.alarm(&format!(
+                    "device {device} was revoked before, the cell lost that, and it could not be revoked again: {}",
+                    failure.sentence
+                ))?;
+            }
+        }
         Ok(ReAnchoredView {
             brought_back: brought_back as u64,
             given_up: (restored.lost.len() - brought_back) as u64,
@@ -350,8 +361,16 @@ impl Engine {
                 .is_some_and(|own| own.erasure_of(Some(vault)).is_some());
             own || chain.view().erasure_of(Some(vault)).is_some()
         };
-        let heads = self.memory.heads().into_iter();
-        for seen in heads.filter(|seen| !is_erased(&seen.vault)) {
+        let mut heads = self.memory.heads();
+        // What a revocation pins was there, also where this device never looked.
+        let pinned = known.as_ref().map(pinned_heads).unwrap_or_default();
+        for pin in pinned {
+            if heads.iter().all(|seen| seen.vault != pin.vault) {
+                heads.push(pin);
+            }
+        }
+        heads.sort_by_key(|seen| seen.vault);
+        for seen in heads.into_iter().filter(|seen| !is_erased(&seen.vault)) {
             let shown = self
                 .runtime
                 .block_on(api.read_head(self.facts.account, seen.vault));
@@ -605,6 +624,37 @@ impl Engine {
             .filter_map(|set| Some((set.vault?, set.name)))
             .collect()
     }
+}
+
+/// The newest pin of each vault.
+fn pinned_heads(view: &ChainView) -> Vec<RememberedHead> {
+    let mut newest: BTreeMap<VaultId, RememberedHead> = BTreeMap::new();
+    let revocations = view.devices().filter_map(|entry| entry.revoked.as_ref());
+    for pin in revocations.flat_map(|revoked| &revoked.statement.heads) {
+        let seen = RememberedHead {
+            vault: pin.vault,
+            counter: pin.counter,
+            hash: pin.hash,
+            epoch: 0,
+        };
+        let before = newest.entry(pin.vault).or_insert(seen);
+        if before.counter < seen.counter {
+            *before = seen;
+        }
+    }
+    newest.into_values().collect()
+}
+
+/// Devices whose revocations are among these records.
+fn revoked_in(records: &[Record]) -> Vec<DeviceId> {
+    let parsed = records
+        .iter()
+        .filter_map(|record| record.statement.as_ref()?.parse().ok());
+    let devices = parsed.filter_map(|parsed| match parsed.body {
+        Body::DeviceRevoked(revoked) => Some(revoked.device),
+        _ => None,
+    });
+    devices.collect()
 }
 
 /// What whoever runs the cell has to do before an older state can be accepted.

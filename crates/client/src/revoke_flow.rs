@@ -10,9 +10,10 @@
 
 use candor_vault::report::Cancel;
 use candor_wire::chain::AccountView as ChainView;
+use candor_wire::epoch::EpochRecord;
 use candor_wire::errand::Purpose;
 use candor_wire::limits::BODY_MAX_BYTES;
-use candor_wire::revocation::{DeviceRevoked, HeadPin, REVOCATION_VERSION};
+use candor_wire::revocation::HeadPin;
 use candor_wire::statement::{Body, Role};
 use candor_wire::{DeviceId, VaultId, cbor};
 
@@ -22,14 +23,15 @@ use crate::chain::Chain;
 use crate::commands::{DeviceView, Failure, FailureKind, RevokedView, View};
 use crate::engine::Engine;
 use crate::epochs::Recipients;
+use crate::memory::RememberedHead;
 
 /// What the epochs of one append may weigh: a quarter of what a cell takes, since the signatures of an epoch weigh as
 /// much again.
 const BATCH_MAX_BYTES: usize = BODY_MAX_BYTES / 4;
 
 /// Takes renewals off the front until the batch is full.
-fn next_batch(renewals: &mut Vec<Renewal>, mut bytes: usize) -> Vec<Body> {
-    let mut batch = Vec::new();
+pub(crate) fn next_batch(renewals: &mut Vec<Renewal>) -> Vec<Body> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
     while let Some(next) = renewals.first() {
         bytes += cbor::encode(&next.record).len();
         if bytes > BATCH_MAX_BYTES && !batch.is_empty() {
@@ -51,7 +53,16 @@ impl Engine {
         }
         let api = self.errand(Purpose::Revoke)?;
         self.sync_chain(&api)?;
-        let device = self.find_device(name)?;
+        let device = {
+            let (view, keys) = (self.view()?, self.keys());
+            let all = view.devices().map(|entry| self.device_view(entry, &keys));
+            let all: Vec<DeviceView> = all.collect();
+            let found = DeviceView::find(&all, name)?;
+            found
+                .device
+                .parse()
+                .map_err(|_| crate::engine::unknown_chain())?
+        };
         if device == self.facts.device {
             return Err(Failure::new(
                 FailureKind::Usage,
@@ -75,6 +86,8 @@ impl Engine {
             }
         }
         let view = self.view()?;
+        let scopes = std::iter::once(None).chain(view.vaults().map(Some));
+        let left = scopes.filter(|scope| view.is_stale(*scope)).count();
         let keys = self.keys();
         let entry = view
             .device(&device)
@@ -83,44 +96,8 @@ impl Engine {
             device: self.device_view(entry, &keys),
             was_revoked,
             renewed,
+            left: left as u64,
         }))
-    }
-
-    /// The device that a person means: by its id, the beginning of it, or its name.
-    fn find_device(&self, name: &str) -> Result<DeviceId, Failure> {
-        let view = self.view()?;
-        let keys = self.keys();
-        let all: Vec<DeviceView> = view
-            .devices()
-            .map(|entry| self.device_view(entry, &keys))
-            .collect();
-        drop(keys);
-        let usage = |sentence: String| {
-            Err(Failure::new(FailureKind::Usage, sentence)
-                .with_hint("`candor device list` shows them"))
-        };
-        let named = |one: &&DeviceView| one.name.as_deref() == Some(name);
-        let mut found: Vec<&DeviceView> = all
-            .iter()
-            .filter(|one| one.device.starts_with(name) && !name.is_empty())
-            .collect();
-        if found.is_empty() {
-            // Of devices that have the same name, those that are gone are not meant.
-            found = all.iter().filter(named).collect();
-            if found.len() > 1 {
-                found.retain(|one| one.revoked_ms.is_none());
-            }
-        }
-        match found.as_slice() {
-            [one] => one
-                .device
-                .parse()
-                .or_else(|_| usage(format!("no device is called {name}"))),
-            [] => usage(format!("no device is called {name}")),
-            _ => usage(format!(
-                "more than one device is called {name}; name it by its id"
-            )),
-        }
     }
 
     fn state_revocation(
@@ -141,19 +118,11 @@ impl Engine {
                 chain.view(),
                 &keys,
                 &recipients,
-                |scope, record| {
-                    record.wrap_for(Some(device)).is_some() && keys.keys(scope).is_some()
-                },
+                |_, record| record.wrap_for(Some(device)).is_some(),
                 self.surroundings(),
             )?;
-            let revoked = DeviceRevoked {
-                version: REVOCATION_VERSION,
-                device,
-                heads,
-            };
-            let bytes = cbor::encode(&revoked).len();
-            let mut bodies = vec![Body::DeviceRevoked(Box::new(revoked))];
-            bodies.extend(next_batch(&mut renewals, bytes));
+            let mut bodies = vec![account::revocation(device, heads)];
+            bodies.extend(next_batch(&mut renewals));
             let trying =
                 account::try_append(api, chain, &self.memory, &keys, bodies, self.surroundings());
             if self.runtime.block_on(trying)? == Tried::Done {
@@ -163,26 +132,31 @@ impl Engine {
         Err(AccountError::Contended.into())
     }
 
-    /// Where the heads of all vaults stand, each checked against all that this device saw.
+    /// Where the heads of all vaults stand, none of them older than what this device saw.
     fn heads_to_pin(&self, api: &Api, view: &ChainView) -> Result<Vec<HeadPin>, Failure> {
-        let mut pins = Vec::new();
-        for vault in view
-            .vaults()
-            .filter(|vault| view.erasure_of(Some(vault)).is_none())
-        {
-            let read = || self.read_head(api, view, vault);
-            // A run of this device may have moved it between the cell's answer and the look at the memory.
-            let head = read().or_else(|failure| match failure.kind {
-                FailureKind::Integrity => read(),
-                _ => Err(failure),
-            })?;
-            pins.extend(head.map(|head| HeadPin {
-                vault,
-                counter: head.counter,
-                hash: head.hash,
-            }));
-        }
-        Ok(pins)
+        let read = || -> Result<Vec<HeadPin>, Failure> {
+            let pins = self.runtime.block_on(account::pins(api, view))?;
+            for seen in self.memory.heads() {
+                // What is being erased may be gone by now.
+                let is_erased = view.erasure_of(Some(&seen.vault)).is_some();
+                let shown = pins.iter().find(|pin| pin.vault == seen.vault);
+                let shown = shown.map(|pin| RememberedHead {
+                    vault: pin.vault,
+                    counter: pin.counter,
+                    hash: pin.hash,
+                    epoch: seen.epoch,
+                });
+                if !is_erased {
+                    self.memory.check_head(&seen.vault, shown.as_ref())?;
+                }
+            }
+            Ok(pins)
+        };
+        // A run of this device may have moved one between the cell's answer and the look at the memory.
+        read().or_else(|failure| match failure.kind {
+            FailureKind::Integrity => read(),
+            _ => Err(failure),
+        })
     }
 
     /// Renews keys that a revoked device holds: of one vault, or of everything with `None`. Tells how many; of many
@@ -196,6 +170,16 @@ impl Engine {
         if !scopes.any(|scope| is_meant(&view, scope)) {
             return Ok(0);
         }
+        self.renew(api, |view, record| is_meant(view, record.vault))
+    }
+
+    /// Begins new epochs of those that `which` picks and this device can renew. Tells how many; of many there may be
+    /// more.
+    pub(crate) fn renew(
+        &self,
+        api: &Api,
+        which: impl Fn(&ChainView, &EpochRecord) -> bool,
+    ) -> Result<u64, Failure> {
         self.change_chain(api, |chain| {
             for _ in 0..APPEND_TRIES_MAX {
                 let keys = self.keys();
@@ -204,10 +188,10 @@ impl Engine {
                     chain.view(),
                     &keys,
                     &recipients,
-                    |scope, _| is_meant(chain.view(), scope) && keys.keys(scope).is_some(),
+                    |_, record| which(chain.view(), record),
                     self.surroundings(),
                 )?;
-                let bodies = next_batch(&mut renewals, 0);
+                let bodies = next_batch(&mut renewals);
                 let count = bodies.len() as u64;
                 if count == 0 {
                     return Ok(0);
@@ -238,6 +222,33 @@ impl Engine {
             return Err(stale_keys());
         }
         Ok(())
+    }
+}
+
+impl DeviceView {
+    /// The device that a person means: by its name, its id, or the beginning of that.
+    pub fn find<'a>(all: &'a [Self], name: &str) -> Result<&'a Self, Failure> {
+        let usage = |sentence: String| {
+            Failure::new(FailureKind::Usage, sentence)
+                .with_hint("`candor device list` shows names and ids")
+        };
+        let is_named = |one: &&Self| one.name.as_deref() == Some(name);
+        let mut found: Vec<&Self> = all.iter().filter(is_named).collect();
+        if found.len() > 1 {
+            // Of devices that have the same name, those that are gone are not meant.
+            found.retain(|one| one.revoked_ms.is_none());
+        }
+        if found.is_empty() && !name.is_empty() {
+            found = all.iter().collect();
+            found.retain(|one| one.device.starts_with(name));
+        }
+        match found.as_slice() {
+            [one] => Ok(one),
+            [] => Err(usage(format!("no device is called {name}"))),
+            _ => Err(usage(format!(
+                "more than one device is called {name}; name it by its id"
+            ))),
+        }
     }
 }
 

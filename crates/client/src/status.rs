@@ -33,7 +33,7 @@ pub const OVERDUE_AFTER_MS: i64 = 36 * 60 * 60 * 1000;
 /// Digits of a fingerprint that stand together, so that two people can read it to each other.
 const FINGERPRINT_GROUP_DIGITS: usize = 8;
 
-fn role_name(role: Role) -> &'static str {
+pub(crate) fn role_name(role: Role) -> &'static str {
     match role {
         Role::Full => "full",
         Role::WriteOnly => "write-only",

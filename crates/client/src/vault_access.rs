@@ -255,13 +255,7 @@ impl Engine {
         if next.counter != staged.counter() {
             return Err(disagreement());
         }
-        let newest = self
-            .view()?
-            .epoch(Some(open.vault))
-            .map(|epoch| epoch.epoch);
-        if open.run.is_none() && newest.is_some_and(|newest| newest > staged.epoch()) {
-            return Err(renewed_meanwhile());
-        }
+        self.check_keys(open, staged.epoch())?;
         let signed = SignedHead::sign(&next, self.facts.signing.ed25519());
         let known = KnownHead {
             counter: next.counter,
@@ -293,13 +287,25 @@ impl Engine {
             }) => {
                 // The device that was faster may be one that this device has not heard of.
                 self.sync_chain(api)?;
+                self.check_keys(open, staged.epoch())?;
                 let view = self.view()?;
                 let head = self.read_head(api, &view, open.vault)?;
-                Ok(Moved::Faster(head.ok_or_else(disagreement)?))
+                Ok(Moved::Faster(head.ok_or_else(renewed_meanwhile)?))
             }
             Err(error) if error.is_not_found() => Ok(Moved::Gone),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Refuses what was sealed under other keys than the vault's newest.
+    fn check_keys(&self, open: &OpenVault, sealed_under: u32) -> Result<(), Failure> {
+        let view = self.view()?;
+        let newest = view.epoch(Some(open.vault)).map(|epoch| epoch.epoch);
+        let is_older = open.run.is_none() && newest.is_some_and(|newest| newest > sealed_under);
+        if is_older || view.is_stale(Some(open.vault)) {
+            return Err(renewed_meanwhile());
+        }
+        Ok(())
     }
 
     /// Moves the head to a manifest with one more snapshot; when another device was faster, puts the snapshot
@@ -379,12 +385,13 @@ enum Moved {
     Gone,
 }
 
+/// Says that a run has to be done again under new keys.
+pub(crate) const RENEWED: &str =
+    "the keys of the vault were renewed meanwhile, and nothing is written under the old ones";
+
 fn renewed_meanwhile() -> Failure {
-    Failure::new(
-        FailureKind::Failed,
-        "the keys of the vault were renewed meanwhile, and nothing is written under the old ones",
-    )
-    .with_hint("run it again: it writes under the new ones")
+    Failure::new(FailureKind::Failed, RENEWED)
+        .with_hint("run it again: it writes under the new ones")
 }
 
 fn too_slow() -> Failure {

@@ -65,6 +65,7 @@ pub(crate) struct Names {
     object: Option<ObjectId>,
     root: Option<[u8; 32]>,
     receipt: Option<[u8; 32]>,
+    link: Option<[u8; 32]>,
 }
 
 /// What lets a request through.
@@ -146,6 +147,10 @@ impl Admitted {
             .ok_or_else(|| ErrorCode::Malformed.into())
     }
 
+    pub(crate) fn link(&self) -> Result<[u8; 32], Refusal> {
+        self.names.link.ok_or_else(|| ErrorCode::Malformed.into())
+    }
+
     pub(crate) fn object(&self) -> Result<ObjectId, Refusal> {
         self.names.object.ok_or_else(|| ErrorCode::Malformed.into())
     }
@@ -220,6 +225,7 @@ fn names(pattern: &str, path: &str) -> Option<Names> {
             "{object}" => names.object = Some(segment.parse().ok()?),
             "{root}" => names.root = Some(from_hex(segment)?),
             "{receipt}" => names.receipt = Some(from_hex(segment)?),
+            "{link}" => names.link = Some(from_hex(segment)?),
             literal if literal == segment => {}
             _ => return None,
         }
@@ -372,6 +378,14 @@ pub(crate) async fn pass(
                 .filter(|_| is_root)
                 .map(|view| view.genesis().root.ed25519())
         }
+        Caller::Linker => {
+            let name = names.link.ok_or(ErrorCode::NotFound)?;
+            let found = shared.links.link(name, now).await;
+            let found = found.map_err(|error| Refusal::of_records(&error))?;
+            // Of a link that is not open the key is as good as unknown.
+            let is_open = found.is_some() && signed.signer.is_none();
+            is_open.then(|| Ed25519Public::from_bytes(name))
+        }
         Caller::Device | Caller::Anybody => {
             let account = names.account.ok_or(ErrorCode::NotFound)?;
             admitted.view = views::view(shared, account).await?;
@@ -397,12 +411,24 @@ pub(crate) async fn pass(
                 Some(account) => shared.message_shares.take(account).await,
                 None => None,
             };
-            admitted.message = read_message(&shared.messages, endpoint, body).await?;
+            let places = match account {
+                Some(_) => &shared.messages,
+                None => {
+                    body.hurry();
+                    &shared.strangers
+                }
+            };
+            admitted.message = read_message(places, endpoint, body).await?;
         }
         request::check_digest(digest, &admitted.message).map_err(|_| ErrorCode::NotSigned)?;
     }
     wait_for_work(shared, &mut admitted, verified.created).await?;
     may_call(endpoint, &admitted)?;
+    let changes = matches!(endpoint.id, EndpointId::SwapHead | EndpointId::AppendChain);
+    let is_held = |device| shared.is_held(&device, admitted.now);
+    if changes && admitted.signer.is_some_and(is_held) {
+        return Err(ErrorCode::Busy.into());
+    }
     admitted.purpose = authority(shared, endpoint, &admitted, &signed.claim, &key)?;
     if let Claim::Grant(id) = signed.claim {
         admitted.grant = Some((endpoint.grants, id));
@@ -573,7 +599,7 @@ fn authority(
                 None => opened_account(&admitted.message),
             };
             // Only the root key, looking for its account, may not know the account yet; that its
-            // signature verifies under the account's root key says that it is this one.
+            // signature verifies under the account's root key says that it is this one. A link's key has none.
             let recovering = token.account.is_none() && token.signer.is_none();
             let fits = token.signer == admitted.signer && (token.account == account || recovering);
             if !fits || !endpoint.errands.contains(&token.purpose) {
@@ -594,7 +620,10 @@ fn opened_account(message: &[u8]) -> Option<AccountId> {
 const fn spends_by_writing(endpoint: EndpointId) -> bool {
     matches!(
         endpoint,
-        EndpointId::AppendChain | EndpointId::SwapHead | EndpointId::PutObject
+        EndpointId::AppendChain
+            | EndpointId::SwapHead
+            | EndpointId::PutObject
+            | EndpointId::OpenLink
     )
 }
 

@@ -56,6 +56,12 @@ pub(crate) async fn sweep(shared: &Arc<Shared>) {
             break;
         }
     }
+    // There are few: they end by themselves within minutes.
+    while let Ok(swept) = shared.links.sweep_links(now, BATCH_MAX_ROWS).await {
+        if swept < BATCH_MAX_ROWS as u64 {
+            break;
+        }
+    }
     // The window is part of every consent: whoever agreed was promised both that it is kept so long, and that
     // it is gone then.
     let window = i64::from(shared.config.retention_days) * DAY_MS;

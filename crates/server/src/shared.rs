@@ -1,11 +1,12 @@
 //! What every request of one cell shares.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use candor_store::{
-    Erasures, LogFiles, LogRecords, ObjectKey, ObjectState, Objects, Records, Store,
+    Erasures, Links, LogFiles, LogRecords, ObjectKey, ObjectState, Objects, Records, Store,
 };
 use candor_wire::api::CellDescription;
 use candor_wire::cbor;
@@ -43,6 +44,9 @@ const WRITERS_MIN: usize = 8;
 /// would only make everybody's commit longer. Bodies that are on their way do not count.
 const WORK_PER_ACCOUNT_MAX: usize = 4;
 
+/// How long a device whose revocation was tried changes nothing, in milliseconds: the next try comes well before.
+const HOLD_MS: i64 = 30_000;
+
 /// Requests at one time whose body is read before it is known who calls. Each holds up to 1 MiB.
 const STRANGERS_MAX: usize = 16;
 
@@ -51,6 +55,7 @@ pub(crate) struct Ports {
     pub(crate) records: Arc<dyn Records>,
     pub(crate) objects: Arc<dyn Objects>,
     pub(crate) erasures: Arc<dyn Erasures>,
+    pub(crate) links: Arc<dyn Links>,
     pub(crate) log_records: Arc<dyn LogRecords>,
     pub(crate) log_files: Arc<dyn LogFiles>,
     // Holds the lock on the directory for as long as anybody can write to it.
@@ -63,6 +68,7 @@ impl Ports {
             records: store.records(),
             objects: store.objects(),
             erasures: store.erasures(),
+            links: store.links(),
             log_records: store.log_records(),
             log_files: store.log_files(),
             store,
@@ -81,6 +87,7 @@ pub(crate) struct Shared {
     pub(crate) records: Arc<dyn Records>,
     pub(crate) objects: Arc<dyn Objects>,
     pub(crate) erasures: Arc<dyn Erasures>,
+    pub(crate) links: Arc<dyn Links>,
     pub(crate) views: Views,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) log: Log,
@@ -100,6 +107,8 @@ pub(crate) struct Shared {
     pub(crate) strangers: Semaphore,
     pub(crate) keys: CellKeyFiles,
     pub(crate) transparency: Transparency,
+    /// Devices that somebody is trying to revoke, and until when they change nothing.
+    on_hold: std::sync::Mutex<HashMap<DeviceId, Millis>>,
     acknowledgement: Ed25519Secret,
     stopping: AtomicBool,
     object_stripes: Vec<tokio::sync::Mutex<()>>,
@@ -146,6 +155,7 @@ impl Shared {
             records: ports.records,
             objects: ports.objects,
             erasures: ports.erasures,
+            links: ports.links,
             views: Views::new(),
             clock: options.clock,
             log: options.log,
@@ -157,6 +167,7 @@ impl Shared {
             message_shares: Shares::new(config.limits.messages_max as usize / WRITERS_MIN),
             messages: permits(config.limits.messages_max),
             strangers: Semaphore::new(STRANGERS_MAX),
+            on_hold: std::sync::Mutex::default(),
             acknowledgement: keys.acknowledgement.secret(),
             keys,
             transparency,
@@ -203,6 +214,25 @@ impl Shared {
     /// Signs a receipt. It may leave the cell only once everything that it names is gone, durably.
     pub(crate) fn sign_erasure(&self, erasure: &Erasure) -> SignedErasure {
         SignedErasure::sign(erasure, &self.acknowledgement)
+    }
+
+    fn on_hold(&self) -> std::sync::MutexGuard<'_, HashMap<DeviceId, Millis>> {
+        // The map is never left half changed.
+        self.on_hold
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// For a while these devices move no head and state nothing.
+    pub(crate) fn hold_devices(&self, devices: &[DeviceId], now: Millis) {
+        let mut held = self.on_hold();
+        held.retain(|_, until| *until > now);
+        held.extend(devices.iter().map(|device| (*device, now.plus_ms(HOLD_MS))));
+    }
+
+    /// Whether a device is held.
+    pub(crate) fn is_held(&self, device: &DeviceId, now: Millis) -> bool {
+        self.on_hold().get(device).is_some_and(|until| *until > now)
     }
 
     /// Whoever puts an object in place, or takes it away, holds this.

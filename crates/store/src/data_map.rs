@@ -228,4 +228,15 @@ pub const COLUMNS: &[Column] = &[
         "head",
         "the signed head, kept also when others come after it",
     ),
+    enforced(
+        "links",
+        "name",
+        "name of a link for a new device, which others cannot guess",
+    ),
+    policy("links", "account", "whose device opened it"),
+    policy("links", "expires_at", "when it ends, milliseconds"),
+    enforced("links", "request", "what the new device is, sealed"),
+    enforced("links", "answer", "random bytes of the old device, sealed"),
+    enforced("links", "opening", "random bytes of the new device, sealed"),
+    enforced("links", "verdict", "what the person said, sealed"),
 ];

@@ -17,6 +17,7 @@ use candor_wire::{AccountId, Millis, VaultId};
 use futures_core::Stream;
 
 use crate::erasures::{ErasureEnd, ErasureJob, Erasures, RowsOutcome, RowsToErase};
+use crate::links::{LinkMessages, LinkOpening, LinkOutcome, Links, MessageOutcome};
 use crate::log::{LogBatch, LogEntry, LogTree, MapInputs, MapRow, Sequencing};
 use crate::objects::Fault;
 use crate::{
@@ -76,7 +77,7 @@ impl Call {
         match kind {
             FaultKind::Fails | FaultKind::Slow => true,
             FaultKind::Lost | FaultKind::Full => self.writes,
-            FaultKind::Busy => matches!(self.port, "Records" | "Erasures" | "LogRecords"),
+            FaultKind::Busy => matches!(self.port, "Records" | "Erasures" | "Links" | "LogRecords"),
             FaultKind::Torn => (self.port, self.name) == ("Objects", "get"),
         }
     }
@@ -323,6 +324,14 @@ faulty! {
     write use_nonce(nonce: NonceUse) -> NonceOutcome;
     write sweep_nonces(before: Millis, limit: usize) -> u64;
     read check() -> ();
+}
+
+faulty! {
+    Links, RecordsError;
+    write open_link(nonce: Option<NonceUse>, opening: LinkOpening) -> LinkOutcome;
+    write leave_message(name: [u8; 32], place: u8, message: Bytes, now: Millis) -> MessageOutcome;
+    read link(name: [u8; 32], now: Millis) -> Option<LinkMessages>;
+    write sweep_links(before: Millis, limit: usize) -> u64;
 }
 
 faulty! {

@@ -3,7 +3,7 @@
 //! There are two ports for what people store. [`Objects`] keeps immutable sealed blobs, named by the
 //! hash of their bytes. [`Records`] keeps everything that changes, in SQL. Two more are the transparency
 //! log's: [`LogRecords`], in the same database, and [`LogFiles`]; [`log`] says how they go together.
-//! [`Erasures`], in the same database too, is what people asked to be erased.
+//! [`Erasures`], in the same database too, is what people asked to be erased. So is [`Links`], over which new devices join.
 //! Each has one conformance suite (feature `conformance`) that every engine passes, the in-memory ones
 //! included, so that a cell behaves the same on one small machine and on many.
 //!
@@ -24,6 +24,7 @@ mod disk;
 pub mod erasures;
 #[cfg(feature = "conformance")]
 pub mod faulty;
+pub mod links;
 pub mod log;
 mod log_disk;
 #[cfg(feature = "conformance")]
@@ -36,6 +37,7 @@ mod sys;
 
 pub use disk::DiskObjects;
 pub use erasures::Erasures;
+pub use links::Links;
 pub use log::{LogFiles, LogFilesError, LogRecords};
 pub use log_disk::DiskLogFiles;
 pub use objects::{

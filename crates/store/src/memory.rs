@@ -2,6 +2,7 @@
 //! survives the process. The conformance suites hold the real engines and these to the same rules.
 
 mod erasures;
+mod links;
 mod log;
 
 use core::ops::Range;
@@ -155,6 +156,7 @@ struct Tables {
     nonces_by_time: BTreeSet<(Millis, DeviceId, RequestNonce)>,
     log: Log,
     erasures: BTreeMap<StatementId, erasures::Row>,
+    links: BTreeMap<[u8; 32], links::Row>,
 }
 
 impl Tables {

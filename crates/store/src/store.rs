@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::disk::DiskObjects;
 use crate::erasures::Erasures;
+use crate::links::Links;
 use crate::log::{LogFiles, LogFilesError, LogRecords};
 use crate::log_disk::DiskLogFiles;
 use crate::objects::{Objects, ObjectsError};
@@ -131,6 +132,11 @@ impl Store {
     /// The log's published files.
     pub fn log_files(&self) -> Arc<dyn LogFiles> {
         Arc::clone(&self.log_files) as Arc<dyn LogFiles>
+    }
+
+    /// The links, in the same database as the records.
+    pub fn links(&self) -> Arc<dyn Links> {
+        Arc::clone(&self.records) as Arc<dyn Links>
     }
 
     /// What people asked to be erased, in the same database as the records.

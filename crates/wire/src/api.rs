@@ -80,6 +80,12 @@ pub enum EndpointId {
     ReadErasure,
     /// The heads of a write-only device's vault, all of them.
     ReadRuns,
+    /// Opens a link for a new device.
+    OpenLink,
+    /// Leaves a message at a link.
+    PutLinkMessage,
+    /// Reads a link's messages.
+    ReadLink,
 }
 
 /// Whose signature a request carries.
@@ -93,6 +99,8 @@ pub enum Caller {
     Root,
     /// A device of the account, or its root key on the errand of recovering it.
     Device,
+    /// Whoever holds the secret half of the key in the path: the two devices that share a linking code.
+    Linker,
 }
 
 /// What a body is.
@@ -153,7 +161,9 @@ const READ_HEADS: &[Purpose] = &[
     Purpose::Verify,
     Purpose::ReAnchor,
     Purpose::Revoke,
+    Purpose::Recover,
 ];
+const LINKING: &[Purpose] = &[Purpose::Join];
 const NONE: &[Purpose] = &[];
 
 /// Every endpoint of a cell. What is not here does not exist: there is no password, no session and
@@ -224,6 +234,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Purpose::ReAnchor,
             Purpose::Erase,
             Purpose::Revoke,
+            Purpose::Link,
         ],
         write_only: true,
         request: BodyKind::Cbor("AppendChain"),
@@ -361,6 +372,45 @@ pub const ENDPOINTS: &[Endpoint] = &[
         query: &[],
         summary: "The signed receipt of an erasure, for whoever knows its name.",
     },
+    Endpoint {
+        id: EndpointId::OpenLink,
+        method: Method::Put,
+        path: "/v1/accounts/{account}/links/{link}",
+        caller: Caller::Device,
+        grants: &[],
+        errands: &[Purpose::Link],
+        write_only: false,
+        request: BodyKind::Empty,
+        reply: BodyKind::Empty,
+        query: &[],
+        summary: "Opens a link, over which a new device may ask to join, for ten minutes.",
+    },
+    Endpoint {
+        id: EndpointId::PutLinkMessage,
+        method: Method::Post,
+        path: "/v1/links/{link}",
+        caller: Caller::Linker,
+        grants: &[],
+        errands: LINKING,
+        write_only: true,
+        request: BodyKind::Cbor("LinkMessage"),
+        reply: BodyKind::Empty,
+        query: &[],
+        summary: "Leaves a sealed message at a place of a link that is free.",
+    },
+    Endpoint {
+        id: EndpointId::ReadLink,
+        method: Method::Get,
+        path: "/v1/links/{link}",
+        caller: Caller::Linker,
+        grants: &[],
+        errands: LINKING,
+        write_only: true,
+        request: BodyKind::Empty,
+        reply: BodyKind::Cbor("LinkReply"),
+        query: &[],
+        summary: "The sealed messages of a link.",
+    },
 ];
 
 /// The endpoint with this id.
@@ -379,6 +429,10 @@ macro_rules! body {
         }
     };
 }
+
+mod link;
+
+pub use link::*;
 
 /// Reply of [`EndpointId::DescribeCell`].
 #[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]

@@ -388,15 +388,20 @@ impl Invitation {
             return Err(InvitationError::Damaged);
         }
         let invitation: Self = cbor::decode(content).map_err(|_| InvitationError::Content)?;
-        let addresses_ok = invitation.addresses.len() <= INVITATION_ADDRESSES_MAX
-            && invitation
+        let is_sound = invitation.is_sound();
+        is_sound
+            .then_some(invitation)
+            .ok_or(InvitationError::Content)
+    }
+
+    /// Whether its content is acceptable.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.version == CELL_FORMAT_VERSION
+            && self.addresses.len() <= INVITATION_ADDRESSES_MAX
+            && self
                 .addresses
                 .iter()
-                .all(|a| !a.is_empty() && a.len() <= ADDRESS_MAX_BYTES);
-        if invitation.version != CELL_FORMAT_VERSION || !addresses_ok {
-            return Err(InvitationError::Content);
-        }
-        Ok(invitation)
+                .all(|a| !a.is_empty() && a.len() <= ADDRESS_MAX_BYTES)
     }
 
     /// The text form.

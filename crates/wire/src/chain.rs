@@ -16,7 +16,7 @@
 //! 6. Under an erasure that was asked for and not cancelled, of a vault or of the account, no consent holds and
 //!    none can be given. It is asked for by a full device (the account's also by its root), and cancelled by
 //!    either.
-//! 7. A revocation is signed by a full device, about another one. What the revoked device states after it is
+//! 7. A revocation is signed by a full device, about another one, or by the root. What the revoked device states after it is
 //!    refused, no consent of it holds, and no later epoch is wrapped to it ([`crate::revocation`]).
 //! 8. An erased consent statement leaves a stub. A stub gives nothing. The stub of a withdrawal ends
 //!    *every* earlier grant: whoever hides what was withdrawn must not bring it back to life.
@@ -49,9 +49,9 @@ pub const CHAIN_MAX_ENTRIES: u64 = 65_536;
 /// Most vaults of one account.
 pub const VAULTS_MAX: usize = 1024;
 
-/// The last entries of a chain that can only take back erasures, one for each that can stand: nobody fills a chain so
-/// that what they asked for can no longer be stopped.
-pub const CHAIN_KEPT_FOR_CANCELLING: u64 = VAULTS_MAX as u64 + 1;
+/// The last entries of a chain that can only take back erasures or revoke devices, one for each that can stand: nobody
+/// fills a chain so that they, or what they asked for, can no longer be stopped.
+pub const CHAIN_KEPT_FOR_CANCELLING: u64 = (VAULTS_MAX + 1 + DEVICES_MAX) as u64;
 
 /// One place of a chain as it is stored and sent.
 #[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
@@ -240,10 +240,8 @@ pub struct AccountView {
     epochs: BTreeMap<Option<VaultId>, EpochRecord>,
     consents: BTreeMap<StatementId, ConsentEntry>,
     erasures: BTreeMap<StatementId, ErasureEntry>,
-    /// Place of the newest re-anchoring.
-    anchored: Option<u64>,
-    /// Heads that re-anchorings accepted, the newest of each vault.
-    accepted: BTreeMap<VaultId, HeadPoint>,
+    /// Where the newest re-anchoring stands that named a vault, and the head that it accepted, if there was one.
+    accepted: BTreeMap<VaultId, (u64, Option<HeadPoint>)>,
     history: Vec<HistoryEntry>,
     next_sequence: u64,
     tip: Link,
@@ -284,7 +282,6 @@ impl AccountView {
             epochs: BTreeMap::new(),
             consents: BTreeMap::new(),
             erasures: BTreeMap::new(),
-            anchored: None,
             accepted: BTreeMap::new(),
             history: vec![HistoryEntry {
                 sequence: 0,
@@ -324,8 +321,13 @@ impl AccountView {
         }
         let parsed = parse(record, sequence, &self.account, &self.tip)?;
         let is_kept = sequence >= CHAIN_MAX_ENTRIES - CHAIN_KEPT_FOR_CANCELLING;
-        let cancels = |parsed: &Parsed| matches!(parsed.body, Body::ErasureCancelled(_));
-        if is_kept && parsed.as_ref().is_some_and(|parsed| !cancels(parsed)) {
+        let stops = |parsed: &Parsed| {
+            matches!(
+                parsed.body,
+                Body::ErasureCancelled(_) | Body::DeviceRevoked(_)
+            )
+        };
+        if is_kept && parsed.as_ref().is_some_and(|parsed| !stops(parsed)) {
             return Err(ChainError::Limit {
                 sequence,
                 what: "entries of a chain",
@@ -432,8 +434,10 @@ impl AccountView {
                 self.cancel_erasure(cancelled, parsed)
             }
             Body::DeviceRevoked(revoked) => {
-                let signer = only_full()?;
-                self.revoke(revoked, parsed, signer)
+                if role.is_some() {
+                    only_full()?;
+                }
+                self.revoke(revoked, parsed)
             }
             Body::ReAnchored(accepted) => {
                 only_full()?;

@@ -48,11 +48,18 @@ pub enum Purpose {
     /// Revoke a device.
     #[n(9)]
     Revoke,
+    /// Take a new device in.
+    #[n(10)]
+    Link,
+    /// Join an account with a code that one of its devices shows. Signed by the link's key, and, once it is in the
+    /// account, by the new device.
+    #[n(11)]
+    Join,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Create,
         Self::List,
         Self::Recover,
@@ -62,6 +69,8 @@ impl Purpose {
         Self::ReAnchor,
         Self::Erase,
         Self::Revoke,
+        Self::Link,
+        Self::Join,
     ];
 
     /// The name used in the ledger and in documents.
@@ -76,6 +85,8 @@ impl Purpose {
             Self::ReAnchor => "re-anchor",
             Self::Erase => "erase",
             Self::Revoke => "revoke",
+            Self::Link => "link",
+            Self::Join => "join",
         }
     }
 }
@@ -87,10 +98,10 @@ pub struct ErrandToken {
     /// Always [`ERRAND_VERSION`].
     #[n(0)]
     pub version: u8,
-    /// The account; absent only while a recovery does not know it yet.
+    /// The account; absent while a recovery does not know it yet, and of a link's key.
     #[n(1)]
     pub account: Option<AccountId>,
-    /// The signing device; absent for the root key.
+    /// The signing device; absent for the root key, and for a link's.
     #[n(2)]
     pub signer: Option<DeviceId>,
     /// What for.
@@ -178,7 +189,11 @@ impl SignedErrand {
         let token = self.peek()?;
         let account_ok = token.account.is_some() || token.purpose == Purpose::Recover;
         let root_ok = token.signer.is_some() || token.purpose == Purpose::Recover;
-        if token.version != ERRAND_VERSION || token.cell != *cell || !account_ok || !root_ok {
+        // A link's key belongs to no account; a device that joins, to one.
+        let is_linker =
+            token.purpose == Purpose::Join && token.account.is_none() && token.signer.is_none();
+        let is_whose = (account_ok && root_ok) || is_linker;
+        if token.version != ERRAND_VERSION || token.cell != *cell || !is_whose {
             return Err(ErrandError::Place);
         }
         let lasts = token.expires.0.saturating_sub(token.created.0);

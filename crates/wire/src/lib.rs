@@ -15,6 +15,7 @@ pub mod errand;
 pub mod head;
 pub mod ids;
 pub mod limits;
+pub mod linking;
 pub mod re_anchor;
 pub mod request;
 pub mod revocation;

@@ -1,6 +1,6 @@
 //! Revocation: a person's word that a device is no longer one of theirs.
 //!
-//! 1. A full device states [`DeviceRevoked`] about another one. From that place of the chain on, nothing that the
+//! 1. A full device states [`DeviceRevoked`] about another one, or the root about any. From that place of the chain on, nothing that the
 //!    revoked device signs is accepted: no statement, no request, and no consent of it holds.
 //! 2. The statement pins the head of every vault. A head that the revoked device signed holds only if it is the
 //!    pinned one: whatever it signs later is void, also if it claims to be from before.
@@ -9,7 +9,8 @@
 //!    nobody can take back what somebody has read.
 //!
 //! After a cell was restored from a backup, heads may be older than pinned ones. A re-anchoring
-//! ([`crate::re_anchor`]) accepts them: those that it names hold, and pins before it are floors no longer.
+//! ([`crate::re_anchor`]) accepts them: of the vaults that it names the head in it holds, and pins before it are floors
+//! no longer.
 
 use crate::head::HeadHash;
 use crate::ids::{DeviceId, VaultId};

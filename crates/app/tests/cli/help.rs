@@ -15,7 +15,7 @@ fn the_help_names_every_command() {
                    back them up
       status       Show what is on, what is safe and what is pending
       account      Create, recover or show your account
-      device       Show the devices of your account
+      device       Show your devices, take a new one in, or a lost one out
       consent      Switch services on and off, and see what you agreed to
       backup       Back up, look at snapshots, restore
       ledger       Show every connection that this device opened

@@ -1,6 +1,8 @@
 //! A cell of its own, reached over TLS.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use crate::person::{Person, Running, tree};
 
@@ -296,4 +298,83 @@ fn an_invitation_opens_one_account() {
         .to_owned();
     create(&person, &cell).must(1).says("already");
     create(&other, &Cell { invitation, ..cell }).must(0);
+}
+
+/// The six digits in what a command said.
+fn digits(said: &str) -> &str {
+    let is_digits = |line: &&str| {
+        let digits = line.chars().filter(char::is_ascii_digit).count();
+        line.starts_with("    ") && digits == 6 && line.trim().len() == 7
+    };
+    said.lines().find(is_digits).unwrap().trim()
+}
+
+#[test]
+fn a_second_machine_joins_with_a_code_and_is_put_out_again() {
+    let person = Person::new();
+    let cell = cell(&person);
+    create(&person, &cell).must(0);
+    person.run(["backup", "add", "documents"]).must(0);
+    person.run(["consent", "on", "backup", "--yes"]).must(0);
+    person.run(["backup", "run", "--all"]).must(0);
+    // Without a terminal nobody compares anything, unless they say so.
+    person.run(["device", "link"]).must(2).says("--yes");
+    let laptop = person.path("laptop");
+    person
+        .run_in(&laptop, ["device", "join", "candor-link1:AAAA"])
+        .must(2)
+        .says("hint:");
+    assert!(!laptop.join("keys").exists());
+
+    let mut linking = person.command(["device", "link", "--yes"]);
+    let mut linking = linking
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(linking.stdout.take().unwrap());
+    let mut code = String::new();
+    said.read_line(&mut code).unwrap();
+    assert!(code.starts_with("candor-link1:"), "{code}");
+    let joined = person
+        .run_in(
+            &laptop,
+            ["device", "join", code.trim(), "--unprotected-keys"],
+        )
+        .must(0);
+    let ended = linking.wait_with_output().unwrap();
+    assert!(ended.status.success());
+    let at_home = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(digits(&at_home), digits(&joined.stderr));
+    let restored = person.path("restored");
+    let to = restored.to_str().unwrap();
+    person
+        .run_in(&laptop, ["backup", "restore", "latest", "--to", to])
+        .must(0);
+    assert_eq!(tree(&restored.join("documents")), tree(&person.documents()));
+    // Used up.
+    person
+        .run_in(
+            &person.path("third"),
+            ["device", "join", code.trim(), "--unprotected-keys"],
+        )
+        .must(6);
+
+    let listed = person.run(["device", "list", "--json"]).must(0).json();
+    let listed = listed[0]["devices"].as_array().unwrap().clone();
+    assert_eq!(listed.len(), 2);
+    let other = listed.iter().find(|one| one["this_device"] == false);
+    let id = other.unwrap()["device"].as_str().unwrap().to_owned();
+    person.run(["device", "revoke", &id]).must(2).says("--yes");
+    let revoked = person.run(["device", "revoke", &id[..10], "--yes"]).must(0);
+    assert!(revoked.stdout.contains("is revoked"), "{}", revoked.stdout);
+    person
+        .run_in(&laptop, ["backup", "ls", "latest"])
+        .must(6)
+        .says("this device was revoked");
+    let listed = person.run(["device", "list"]).must(0);
+    assert!(listed.stdout.contains("revoked 20"), "{}", listed.stdout);
+    std::fs::write(person.documents().join("later"), "afterwards").unwrap();
+    person.run(["backup", "run", "--all"]).must(0);
+    assert_eq!(cell.running.terminate(), 0);
 }

@@ -96,9 +96,23 @@ pub(crate) async fn try_append(
     bodies: Vec<Body>,
     surroundings: Surroundings<'_>,
 ) -> Result<Tried, AccountError> {
-    let signer = Some(keys.device());
+    let signing = keys.signing();
+    let signer = (Some(keys.device()), signing.as_ref());
+    try_append_as(api, chain, memory, keys, signer, bodies, surroundings).await
+}
+
+/// The same, signed by whoever `signer` says; `None` is the root.
+pub(super) async fn try_append_as(
+    api: &Api,
+    chain: &mut Chain,
+    memory: &Memory,
+    keys: &KeyStore,
+    (signer, key): (Option<DeviceId>, &SecretKey),
+    bodies: Vec<Body>,
+    surroundings: Surroundings<'_>,
+) -> Result<Tried, AccountError> {
     let mut drafts = drafts_of(chain, signer, bodies, surroundings)?;
-    try_drafts(api, chain, memory, keys, &mut drafts, &keys.signing()).await
+    try_drafts(api, chain, memory, keys, &mut drafts, key).await
 }
 
 async fn try_drafts(

@@ -5,11 +5,11 @@ use candor_wire::chain::AccountView;
 use candor_wire::epoch::EpochRecord;
 use candor_wire::statement::Body;
 
-use super::append::append;
-use super::{AccountError, Surroundings};
+use super::append::{Tried, try_append};
+use super::{APPEND_TRIES_MAX, AccountError, Surroundings};
 use crate::api::Api;
 use crate::chain::Chain;
-use crate::epochs::{self, EpochError, Recipients, ScopeKeys};
+use crate::epochs::{self, AgreementSecret, EpochError, Recipients, ScopeKeys};
 use crate::keystore::KeyStore;
 use crate::memory::Memory;
 
@@ -21,7 +21,7 @@ pub(crate) struct Renewal {
     pub(crate) keys: ScopeKeys,
 }
 
-/// The next epochs of all scopes that `which` picks, wrapped to `recipients`.
+/// The next epochs of all scopes that `which` picks and whose newest keys this device holds, wrapped to `recipients`.
 pub(crate) fn renewals(
     view: &AccountView,
     keys: &KeyStore,
@@ -34,37 +34,66 @@ pub(crate) fn renewals(
         let Some(record) = view.epoch(scope).filter(|record| which(scope, record)) else {
             continue;
         };
-        let held = keys
-            .keys(scope)
-            .filter(|held| held.newest() == record.epoch)
-            .ok_or(AccountError::Epoch(EpochError::NotRecipient))?;
-        let (record, keys) =
-            epochs::rotate(view.account(), held, recipients, surroundings.entropy)?;
-        renewals.push(Renewal { record, keys });
+        // Whoever is no member of a vault cannot renew its keys, and is kept by that from nothing else.
+        let held = keys.keys(scope);
+        let Some(held) = held.filter(|held| held.newest() == record.epoch) else {
+            continue;
+        };
+        match epochs::rotate(view.account(), held, recipients, surroundings.entropy) {
+            Ok((record, keys)) => renewals.push(Renewal { record, keys }),
+            Err(EpochError::TooMany) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(renewals)
 }
 
-/// Renews every epoch that is not wrapped to this device.
+/// Renews every epoch that is not wrapped to this device, whose keys the recovery key opens.
 pub(super) async fn join_epochs(
     api: &Api,
     chain: &mut Chain,
     keys: &mut KeyStore,
     memory: &Memory,
+    recovery: &AgreementSecret,
     surroundings: Surroundings<'_>,
 ) -> Result<(), AccountError> {
     let device = Some(keys.device());
-    let recipients = Recipients::of(chain.view());
-    let is_other = |_, record: &EpochRecord| record.wrap_for(device).is_none();
-    let renewals = renewals(chain.view(), keys, &recipients, is_other, surroundings)?;
-    if renewals.is_empty() {
-        return Ok(());
+    for _ in 0..APPEND_TRIES_MAX {
+        // Somebody else may have renewed some meanwhile.
+        open_all(chain, keys, recovery)?;
+        let recipients = Recipients::of(chain.view());
+        let is_other = |_, record: &EpochRecord| record.wrap_for(device).is_none();
+        let renewals = renewals(chain.view(), keys, &recipients, is_other, surroundings)?;
+        if renewals.is_empty() {
+            return Ok(());
+        }
+        let (bodies, renewed): (Vec<Body>, Vec<ScopeKeys>) = renewals
+            .into_iter()
+            .map(|one| (Body::Epoch(Box::new(one.record)), one.keys))
+            .unzip();
+        if try_append(api, chain, memory, keys, bodies, surroundings).await? == Tried::Done {
+            renewed.into_iter().for_each(|scope| keys.put_keys(scope));
+            return Ok(());
+        }
     }
-    let (bodies, renewed): (Vec<Body>, Vec<ScopeKeys>) = renewals
-        .into_iter()
-        .map(|one| (Body::Epoch(Box::new(one.record)), one.keys))
-        .unzip();
-    append(api, chain, memory, keys, bodies, surroundings).await?;
-    renewed.into_iter().for_each(|scope| keys.put_keys(scope));
+    Err(AccountError::Contended)
+}
+
+/// Opens the newest keys of every scope with the recovery key.
+pub(super) fn open_all(
+    chain: &Chain,
+    keys: &mut KeyStore,
+    recovery: &AgreementSecret,
+) -> Result<(), AccountError> {
+    for scope in std::iter::once(None).chain(chain.view().vaults().map(Some)) {
+        let record = chain.view().epoch(scope);
+        let is_new = |record: &&EpochRecord| {
+            let held = keys.keys(scope);
+            held.is_none_or(|held| held.newest() < record.epoch)
+        };
+        if let Some(record) = record.filter(is_new) {
+            keys.put_keys(epochs::open(chain.account(), record, None, recovery)?);
+        }
+    }
     Ok(())
 }

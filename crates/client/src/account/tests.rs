@@ -245,6 +245,7 @@ impl Device {
             Known {
                 phrase,
                 genesis: None,
+                revoke_others: false,
             },
             &mut self.keys,
             &self.memory,

@@ -1,7 +1,9 @@
-//! Enrolling a write-only device, which the root key does all by itself.
+//! What a write-only device is given when it is enrolled, by the root key or by a full device.
 
+use candor_vault::EpochKey;
 use candor_vault::secret::SecretBytes;
 use candor_wire::VaultId;
+use candor_wire::chain::AccountView;
 use candor_wire::sign::SecretKey;
 use candor_wire::statement::Body;
 use zeroize::Zeroizing;
@@ -17,8 +19,48 @@ use crate::memory::Memory;
 /// Vaults that a write-only device is given: one for each of its backup sets, since it can make none itself.
 pub const WRITER_VAULTS: usize = 8;
 
-/// Gives a write-only device what it has instead of keys: the watch keys, and vaults whose first epochs the root
-/// states. Their keys are drawn, wrapped to the full devices and the recovery key, and forgotten.
+/// What a write-only device has instead of keys, and what has to be stated before it has it.
+pub(crate) struct Given {
+    /// First epochs of its vaults. Their keys are drawn, wrapped to the full devices and the recovery key, and
+    /// forgotten.
+    pub(crate) bodies: Vec<Body>,
+    /// The vaults, with the keys of their chunk ids.
+    pub(crate) vaults: Vec<(VaultId, SecretBytes)>,
+    /// The account's watch keys.
+    pub(crate) watch: Zeroizing<Vec<u8>>,
+}
+
+/// Draws the vaults of a write-only device.
+pub(crate) fn draw_vaults(
+    view: &AccountView,
+    first: &EpochKey,
+    surroundings: Surroundings<'_>,
+) -> Result<Given, AccountError> {
+    let recipients = Recipients::of(view);
+    let (mut bodies, mut vaults) = (Vec::new(), Vec::new());
+    for _ in 0..WRITER_VAULTS {
+        let mut id = [0; VaultId::BYTES];
+        surroundings.entropy.fill(&mut id)?;
+        let mut chunk_ids = Zeroizing::new([0; 32]);
+        surroundings.entropy.fill(chunk_ids.as_mut())?;
+        let vault = VaultId::from_bytes(id);
+        let (record, _) = epochs::begin(
+            view.account(),
+            Some(vault),
+            &recipients,
+            surroundings.entropy,
+        )?;
+        bodies.push(Body::Epoch(Box::new(record)));
+        vaults.push((vault, SecretBytes::copy_of(&chunk_ids)));
+    }
+    Ok(Given {
+        bodies,
+        vaults,
+        watch: watch_keys(first),
+    })
+}
+
+/// Gives a write-only device the watch keys, and vaults whose first epochs the root states.
 pub(super) async fn give_vaults(
     api: &Api,
     chain: &mut Chain,
@@ -31,23 +73,17 @@ pub(super) async fn give_vaults(
     let first = account_keys
         .get(1)
         .ok_or(AccountError::Epoch(EpochError::Rejected))?;
-    let recipients = Recipients::of(chain.view());
-    let (mut bodies, mut vaults) = (Vec::new(), Vec::new());
-    for _ in 0..WRITER_VAULTS {
-        let mut id = [0; VaultId::BYTES];
-        surroundings.entropy.fill(&mut id)?;
-        let mut chunk_ids = Zeroizing::new([0; 32]);
-        surroundings.entropy.fill(chunk_ids.as_mut())?;
-        let vault = VaultId::from_bytes(id);
-        let (record, _) = epochs::begin(
-            chain.account(),
-            Some(vault),
-            &recipients,
-            surroundings.entropy,
-        )?;
-        bodies.push(Body::Epoch(Box::new(record)));
-        vaults.push((vault, SecretBytes::copy_of(&chunk_ids)));
-    }
-    keys.set_writer(WriterKeys::new(watch_keys(first), vaults));
-    append_as(api, chain, memory, keys, None, root, bodies, surroundings).await
+    let given = draw_vaults(chain.view(), first, surroundings)?;
+    keys.set_writer(WriterKeys::new(given.watch, given.vaults));
+    append_as(
+        api,
+        chain,
+        memory,
+        keys,
+        None,
+        root,
+        given.bodies,
+        surroundings,
+    )
+    .await
 }

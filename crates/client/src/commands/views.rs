@@ -256,6 +256,26 @@ pub struct DeviceView {
     pub this_device: bool,
 }
 
+/// A code for a new device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkCodeView {
+    /// The code. Whoever has it can ask to join.
+    pub code: String,
+    /// Until when it is good, milliseconds UTC.
+    pub expires_ms: i64,
+}
+
+/// A device that asks to join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkAskView {
+    /// What it calls itself.
+    pub name: String,
+    /// Six digits, which it should show as well.
+    pub digits: String,
+    /// `full` or `write-only`.
+    pub role: String,
+}
+
 /// A device that was revoked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevokedView {
@@ -265,6 +285,8 @@ pub struct RevokedView {
     pub was_revoked: bool,
     /// Keys that were renewed beyond those that came with the revocation itself.
     pub renewed: u64,
+    /// Keys that it held and that this device cannot renew, because it does not have them.
+    pub left: u64,
 }
 
 /// A consent and what became of it.

@@ -310,7 +310,10 @@ const fn classes(endpoint: EndpointId) -> &'static [DataClass] {
         | EndpointId::ReadState
         | EndpointId::ReadErasure
         | EndpointId::ReadRuns
-        | EndpointId::ListObjects => &[Class::Identifiers],
+        | EndpointId::ListObjects
+        | EndpointId::OpenLink
+        | EndpointId::ReadLink => &[Class::Identifiers],
+        EndpointId::PutLinkMessage => &[Class::Identifiers, Class::SealedMessages],
         EndpointId::SwapHead => &[Class::Identifiers, Class::Heads],
         EndpointId::PutObject => &[Class::Identifiers, Class::SealedObjects],
         EndpointId::GetObject | EndpointId::HasObjects => &[Class::Identifiers, Class::ObjectNames],

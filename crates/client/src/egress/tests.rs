@@ -521,6 +521,9 @@ fn endpoint_count() -> usize {
         EndpointId::ReadState,
         EndpointId::ReadErasure,
         EndpointId::ReadRuns,
+        EndpointId::OpenLink,
+        EndpointId::PutLinkMessage,
+        EndpointId::ReadLink,
     ]
     .len()
 }

@@ -57,16 +57,20 @@ pub enum DataClass {
     /// A one-time right to open an account.
     #[n(6)]
     InvitationRight,
+    /// What two devices tell each other when one takes the other in, sealed for the other one.
+    #[n(7)]
+    SealedMessages,
 }
 
 impl DataClass {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Identifiers,
         Self::SealedObjects,
         Self::Heads,
         Self::Statements,
         Self::ObjectNames,
         Self::InvitationRight,
+        Self::SealedMessages,
     ];
 
     /// The name in views.
@@ -78,6 +82,7 @@ impl DataClass {
             Self::Statements => "statements",
             Self::ObjectNames => "object-names",
             Self::InvitationRight => "invitation-right",
+            Self::SealedMessages => "sealed-messages",
         }
     }
 

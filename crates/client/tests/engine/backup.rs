@@ -412,7 +412,7 @@ fn another_phrase_opens_nothing_and_an_unreachable_cell_can_be_tried_again() {
     params.device_name = "laptop".to_owned();
     params.protection = KeyProtection::Passphrase("correct horse".to_owned().into());
     let second = Person {
-        engine: candor_client::engine::recover_account(params, &phrase).unwrap(),
+        engine: candor_client::engine::recover_account(params, &phrase, false).unwrap(),
     };
     let View::Account(view) = second.ask(Command::AccountShow).unwrap() else {
         panic!("another view")

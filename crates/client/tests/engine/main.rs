@@ -10,6 +10,7 @@ mod false_alarms;
 mod forget;
 mod histories;
 mod hostile;
+mod link;
 mod log;
 mod log_threats;
 mod lying_log;

@@ -183,7 +183,7 @@ fn a_whole_life_in_one_process() {
     let second = passphrase();
     let params = protected(&world, "second", &second, Arc::new(SystemEntropy));
     let other = Person {
-        engine: engine::recover_account(params, &again).unwrap(),
+        engine: engine::recover_account(params, &again, false).unwrap(),
     };
     secrets_of(&world, "second", &second, &mut secrets);
     other.restore("latest", &world.path("back-2")).unwrap();

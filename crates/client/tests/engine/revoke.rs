@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use candor_client::commands::{Command, Failure, FailureKind, RevokedView, SnapshotView, View};
+use candor_client::commands::{
+    Command, Failure, FailureKind, RevokedView, SnapshotView, Stored, View,
+};
 use candor_client::keystore::KeyStore;
 use candor_client::{RecoveryPhrase, account};
 use candor_testkit::hostile::lost;
@@ -113,8 +115,12 @@ fn a_device_is_named_by_one_name_and_is_another_one() {
     }
     let failure = revoke(&writer, "laptop").unwrap_err();
     assert_eq!(failure.kind, FailureKind::Policy);
-    // By the beginning of its id; a write-only device, which holds no keys, as well.
+    // A name that looks like the beginning of another one's id means the name.
     let id = ids(&twin).device.to_string();
+    let _named = world.recover(&id[..2], &phrase).unwrap();
+    let done = revoke(&home, &id[..2]).unwrap();
+    assert_eq!(done.device.name.as_deref(), Some(&id[..2]));
+    // By the beginning of its id; a write-only device, which holds no keys, as well.
     revoke(&home, &id[..12]).unwrap();
     revoke(&home, "server").unwrap();
     assert_eq!(writer.run().unwrap_err().kind, FailureKind::Usage);
@@ -157,6 +163,140 @@ fn a05_what_an_interrupted_revocation_left_is_renewed_before_anybody_writes() {
     fresh.restore("at-home:latest", &out).unwrap();
     assert_same(&world.path("at-home"), &out.join("at-home"));
     assert_eq!(home.alarms(), Vec::<String>::new());
+}
+
+/// Neither what waits to be erased, nor what a write-only device stored meanwhile, keeps a device in the account.
+#[test]
+fn a06_a_revocation_waits_for_nothing() {
+    let world = World::new();
+    let (home, laptop, phrase) = two(&world);
+    let writer = world.recover_writer("server", &phrase);
+    let logs = world.tree("logs");
+    writer.add(&logs);
+    writer.consent();
+    writer.run().unwrap();
+    assert_eq!(snapshots(&home).len(), 3);
+    for number in 0..3 {
+        std::fs::write(logs.join("more"), format!("{number}")).unwrap();
+        writer.run().unwrap();
+    }
+    laptop
+        .ask(Command::ConsentOff {
+            service: "backup".to_owned(),
+            set: None,
+            stored: Stored::Erased,
+        })
+        .unwrap();
+    revoke(&home, "laptop").unwrap();
+    revoke(&home, "server").unwrap();
+    assert_eq!(writer.run().unwrap_err().kind, FailureKind::Policy);
+    let out = world.path("out");
+    home.restore("logs:latest", &out).unwrap();
+    assert_same(&logs, &out.join("logs"));
+    // It had switched backups off for all.
+    home.consent();
+    home.run().unwrap();
+    assert_eq!(home.alarms(), Vec::<String>::new());
+}
+
+/// A stolen device that revoked all the others: the phrase puts it out, and nobody gets in between.
+#[test]
+fn a06_the_phrase_alone_revokes_whoever_is_left() {
+    let world = World::new();
+    let (home, laptop, phrase) = two(&world);
+    revoke(&laptop, "home").unwrap();
+    assert_eq!(home.run().unwrap_err().kind, FailureKind::Policy);
+    let fresh = world.recover_alone("fresh", &phrase);
+    assert_eq!(laptop.run().unwrap_err().kind, FailureKind::Policy);
+    let View::Devices(devices) = fresh.ask(Command::DeviceList).unwrap() else {
+        panic!("another view")
+    };
+    let live = devices.iter().filter(|device| device.revoked_ms.is_none());
+    let live: Vec<_> = live.map(|device| device.name.as_deref()).collect();
+    assert_eq!(live, [Some("fresh")]);
+    for name in ["at-home", "on-laptop"] {
+        let out = world.path(&format!("out of {name}"));
+        fresh.restore(&format!("{name}:latest"), &out).unwrap();
+        assert_same(&world.path(name), &out.join(name));
+    }
+    fresh.add(&world.tree("new"));
+    fresh.consent();
+    fresh.run().unwrap();
+    fresh.ask(Command::LogMonitor).unwrap();
+    assert_eq!(fresh.alarms(), Vec::<String>::new());
+}
+
+/// Another device is revoked while this one backs up for the first time: it goes on under the new keys.
+#[test]
+fn a05_a_run_that_meets_a_revocation_goes_on_under_the_new_keys() {
+    let world = World::new();
+    let (home, _laptop, phrase) = two(&world);
+    let desk = Arc::new(world.recover("desk", &phrase).unwrap());
+    desk.add(&world.tree("on-desk"));
+    desk.consent();
+    // The moment before the head moves.
+    let home = Arc::new(home);
+    let (revoker, done) = (Arc::clone(&home), std::sync::Once::new());
+    let runs = std::thread::scope(|scope| {
+        let (told, tells) = std::sync::mpsc::channel::<()>();
+        let (go, goes) = std::sync::mpsc::channel::<()>();
+        let (told, goes) = (Mutex::new(told), Mutex::new(goes));
+        world.wire.answer(move |request| {
+            if is(request, "PUT", "/head") {
+                done.call_once(|| {
+                    told.lock().unwrap().send(()).unwrap();
+                    goes.lock().unwrap().recv().unwrap();
+                });
+            }
+            None
+        });
+        let running = scope.spawn(|| desk.run());
+        tells.recv().unwrap();
+        revoke(&revoker, "laptop").unwrap();
+        go.send(()).unwrap();
+        running.join().unwrap()
+    });
+    runs.unwrap();
+    world.wire.honest();
+    let out = world.path("out");
+    home.restore("on-desk:latest", &out).unwrap();
+    assert_same(&world.path("on-desk"), &out.join("on-desk"));
+    for person in [&home, &desk] {
+        assert_eq!(person.alarms(), Vec::<String>::new());
+    }
+}
+
+/// The cell was put back to before a revocation, and went on without it: it is said again.
+#[test]
+fn a06_a_revocation_that_does_not_come_back_is_said_again() {
+    let mut world = World::new();
+    let (home, laptop, _) = two(&world);
+    let kept = world.path("kept");
+    copy(&world.path("cell/store"), &kept);
+    revoke(&home, "laptop").unwrap();
+    let place = home.engine.home().to_owned();
+    drop((home, laptop));
+    world.put_cell_back(&kept);
+    let home = Person {
+        engine: world.open(&place).unwrap(),
+    };
+    let laptop = Person {
+        engine: world.open(&world.path("laptop")).unwrap(),
+    };
+    // The laptop knows nothing of it, and states something first.
+    laptop.off().unwrap();
+    let View::ReAnchor(shown) = home.ask(Command::ReAnchorPropose).unwrap() else {
+        panic!("another view")
+    };
+    assert_eq!(shown.offered, 0);
+    let token = shown.token;
+    home.ask(Command::ReAnchorAccept { token }).unwrap();
+    let failure = laptop.ask(Command::DeviceList).unwrap_err();
+    assert!(failure.sentence.contains("revoked"), "{failure:?}");
+    home.consent();
+    home.run().unwrap();
+    let newest = keys_of(&world, "home").keys(None).unwrap().newest();
+    assert!(keys_of(&world, "laptop").keys(None).unwrap().newest() < newest);
 }
 
 /// The vault's head, as the cell shows it, and what `change` makes of it, signed by the keys of another home.

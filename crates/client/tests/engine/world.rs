@@ -196,8 +196,16 @@ impl World {
     /// A new home of an account, with nothing but its phrase and the cell's address.
     pub(crate) fn recover(&self, home: &str, phrase: &RecoveryPhrase) -> Result<Person, Failure> {
         let engine =
-            engine::recover_account(self.params(home, self.cell().address_card()), phrase)?;
+            engine::recover_account(self.params(home, self.cell().address_card()), phrase, false)?;
         Ok(Person { engine })
+    }
+
+    /// The same, with every other device revoked at once.
+    pub(crate) fn recover_alone(&self, home: &str, phrase: &RecoveryPhrase) -> Person {
+        let params = self.params(home, self.cell().address_card());
+        Person {
+            engine: engine::recover_account(params, phrase, true).unwrap(),
+        }
     }
 
     /// The same as a write-only device.
@@ -207,7 +215,7 @@ impl World {
             ..self.params(home, self.cell().address_card())
         };
         Person {
-            engine: engine::recover_account(params, phrase).unwrap(),
+            engine: engine::recover_account(params, phrase, false).unwrap(),
         }
     }
 

@@ -17,7 +17,7 @@ use candor_wire::errand::Purpose;
 use candor_wire::ids::{AccountId, DeviceId, Label, VaultId};
 use candor_wire::limits::{PAGE_MAX_ENTRIES, REQUEST_SKEW_SECONDS};
 use candor_wire::sign::Domain;
-use candor_wire::statement::{Body, Kind, Statement, genesis_link, link};
+use candor_wire::statement::{Body, Kind, Role, Statement, genesis_link, link};
 use candor_wire::time::Millis;
 
 use crate::gate::Admitted;
@@ -96,7 +96,12 @@ pub(super) fn extend(
         erasures.extend(erasure_change(shared, &record, now));
         // What a restored cell gets back pins the heads that it had.
         if matches!(terms, Terms::Signed(_)) {
-            heads = heads.or_else(|| pinned_heads(&record));
+            let pinned = pinned_heads(&record);
+            // Several revocations at once name the same heads.
+            if heads.is_some() && pinned.is_some() && heads != pinned {
+                return Err(ErrorCode::Malformed.into());
+            }
+            heads = heads.or(pinned);
         }
         let stored = cbor::encode(&record);
         let acknowledgement = shared.acknowledge(&place, now);
@@ -132,6 +137,24 @@ pub(super) fn extend(
         heads,
         bytes,
     })
+}
+
+/// Devices that the records revoke.
+fn revoked_devices(records: &[Record]) -> Vec<DeviceId> {
+    let revocations = records
+        .iter()
+        .filter(|record| record.kind == Kind::DeviceRevoked)
+        .filter_map(|record| record.statement.as_ref()?.parse().ok());
+    let devices = revocations.filter_map(|parsed| match parsed.body {
+        Body::DeviceRevoked(revoked) => Some(revoked.device),
+        _ => None,
+    });
+    devices.collect()
+}
+
+fn may_revoke(view: &AccountView, device: &DeviceId) -> bool {
+    let entry = view.device(device);
+    entry.is_some_and(|entry| entry.is_live() && entry.added.role == Role::Full)
 }
 
 /// Where the heads stand that a revocation pins; `None` for every other statement.
@@ -258,12 +281,16 @@ const fn may_append(purpose: Option<Purpose>, signer: Option<DeviceId>, kind: Ki
                 Kind::Epoch | Kind::ConsentGiven | Kind::ConsentWithdrawn
             )
         }
-        // The root enrols the new device, which then may start an epoch that includes it; of a write-only one, the
+        // The root enrols the new device, and revokes others, and the new one then may start an epoch that includes it; of a write-only one, the
         // root does that too. And it may end the account, or keep it from ending.
         (Some(Purpose::Recover), None) => {
             matches!(
                 kind,
-                Kind::DeviceAdded | Kind::Epoch | Kind::ErasureAsked | Kind::ErasureCancelled
+                Kind::DeviceAdded
+                    | Kind::DeviceRevoked
+                    | Kind::Epoch
+                    | Kind::ErasureAsked
+                    | Kind::ErasureCancelled
             )
         }
         (Some(Purpose::Erase), Some(_)) => {
@@ -271,6 +298,7 @@ const fn may_append(purpose: Option<Purpose>, signer: Option<DeviceId>, kind: Ki
         }
         (Some(Purpose::Recover), Some(_)) => matches!(kind, Kind::Epoch),
         (Some(Purpose::Revoke), Some(_)) => matches!(kind, Kind::DeviceRevoked | Kind::Epoch),
+        (Some(Purpose::Link), Some(_)) => matches!(kind, Kind::DeviceAdded | Kind::Epoch),
         // With a grant: a vault whose epoch is wrapped to a revoked device gets a new one before it is written.
         (None, Some(_)) => matches!(kind, Kind::Epoch),
         // What a restored cell lost is brought back, whoever stated it; then the acceptance itself.
@@ -343,12 +371,17 @@ async fn append_checked(
         nonce,
         now,
     } = call;
+    // A device that is about to be revoked does not outrun that by moving heads or the chain all the time.
+    let revoked = revoked_devices(&request.records);
     let _held = shared.views.hold(&account).await;
     // The view at the gate may be behind by now.
     let folded = views::folded_while_held(shared, account)
         .await?
         .ok_or(ErrorCode::NotFound)?;
     if folded.view.tip() != request.after {
+        if signer.is_none_or(|device| may_revoke(&folded.view, &device)) {
+            shared.hold_devices(&revoked, now);
+        }
         return Err(ErrorCode::Conflict.into());
     }
     let expected = ChainTip {
@@ -378,6 +411,9 @@ async fn append_checked(
         now,
     };
     let outcome = shared.records.append(nonce, append).await;
+    if let Ok(AppendOutcome::HeadsMoved | AppendOutcome::Conflict(_)) = outcome {
+        shared.hold_devices(&revoked, now);
+    }
     if !matches!(outcome, Ok(AppendOutcome::Appended(_))) {
         // Whatever is there now, this memory of it may be behind.
         shared.views.forget(&account);

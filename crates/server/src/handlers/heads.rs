@@ -132,12 +132,11 @@ pub(super) async fn swap(
         if !may_move(view, &vault, &head) {
             return Err(ErrorCode::NotPermitted.into());
         }
-        if view
+        let is_void = view
             .check_head(&vault, &head, &request.head.hash())
-            .is_err()
-            || is_stale(view, vault)
-        {
-            // The device has not heard of a revocation yet: it reads the chain, and writes under the new keys.
+            .is_err();
+        if is_void || is_behind(view, vault, &head) {
+            // The device has not heard of newer keys yet: it reads the chain, and writes under those.
             return Err(ErrorCode::Conflict.into());
         }
         swap.chain = Some(view.tip());
@@ -158,9 +157,11 @@ pub(super) async fn swap(
     Err(ErrorCode::Busy.into())
 }
 
-/// Whether nobody may write into the vault before it has a new epoch.
-fn is_stale(view: &AccountView, vault: VaultId) -> bool {
-    view.writer_of(&vault).is_none() && view.is_stale(Some(vault))
+/// Whether a head of a vault that full devices share is sealed under other keys than its newest, or these are a
+/// revoked device's, too. Whatever the others remember of its epochs, they accept what comes after.
+fn is_behind(view: &AccountView, vault: VaultId, head: &Head) -> bool {
+    let newest = view.epoch(Some(vault)).map(|epoch| epoch.epoch);
+    head.runs.is_none() && (newest != Some(head.epoch) || view.is_stale(Some(vault)))
 }
 
 /// The head in a request, if its signature and place are right.

@@ -4,6 +4,7 @@ mod accounts;
 mod chain;
 mod erasures;
 mod heads;
+mod links;
 mod log;
 mod objects;
 
@@ -49,5 +50,8 @@ pub(crate) async fn handle(
         }
         EndpointId::ReadRuns => heads::runs(shared, admitted).await,
         EndpointId::ReadErasure => erasures::read(shared, admitted).await,
+        EndpointId::OpenLink => links::open(shared, admitted).await,
+        EndpointId::PutLinkMessage => links::put(shared, admitted).await,
+        EndpointId::ReadLink => links::read(shared, admitted).await,
     }
 }

@@ -85,7 +85,7 @@ fn in_path(name: &str) -> Value {
         });
     }
     let digits = match name {
-        "object" | "root" | "receipt" => 64,
+        "object" | "root" | "receipt" | "link" => 64,
         _ => 32,
     };
     json!({

@@ -346,6 +346,52 @@ pub(super) const SCHEMAS: &[(&str, &str, &[Field])] = &[
         ],
     ),
     (
+        "LinkMessage",
+        "A message of a link.",
+        &[
+            VERSION,
+            (
+                1,
+                "place",
+                Kind::Number,
+                false,
+                "Which message: 0 request, 1 answer, 2 opening, 3 verdict.",
+            ),
+            (
+                2,
+                "sealed",
+                Kind::Bytes(0),
+                false,
+                "The message, sealed for the other side; at most 8 KiB.",
+            ),
+        ],
+    ),
+    (
+        "LinkReply",
+        "The messages of a link.",
+        &[
+            VERSION,
+            (
+                1,
+                "messages",
+                Kind::ListOf("LinkEntry"),
+                false,
+                "One for each place, in order.",
+            ),
+        ],
+    ),
+    (
+        "LinkEntry",
+        "One place of a link.",
+        &[(
+            0,
+            "sealed",
+            Kind::Bytes(0),
+            true,
+            "What was left there, if anything was.",
+        )],
+    ),
+    (
         "ErasureReply",
         "The receipt of an erasure.",
         &[

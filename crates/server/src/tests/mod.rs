@@ -6,6 +6,7 @@ mod cell_bench;
 mod erasures;
 mod faults;
 mod hostile;
+mod links;
 mod listening;
 mod log_bench;
 mod matrix;

@@ -19,6 +19,7 @@ fn filled(path: &str, person: &Person) -> String {
         .replace("{*file}", "checkpoint")
         .replace("{object}", &"ab".repeat(32))
         .replace("{receipt}", &"ee".repeat(32))
+        .replace("{link}", &"1c".repeat(32))
         .replace(
             "{root}",
             &candor_wire::ids::to_hex(&person.root.public().fingerprint()),

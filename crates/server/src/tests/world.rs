@@ -76,6 +76,7 @@ fn faulty(store: Store, faults: &Faults) -> Ports {
         records: Faulty::new(ports.records, faults),
         objects: Faulty::new(ports.objects, faults),
         erasures: Faulty::new(ports.erasures, faults),
+        links: Faulty::new(ports.links, faults),
         log_records: Faulty::new(ports.log_records, faults),
         log_files: Faulty::new(ports.log_files, faults),
         ..ports
@@ -258,7 +259,7 @@ pub(crate) struct Person {
     pub(crate) vault: VaultId,
     pub(crate) records: Vec<Record>,
     pub(crate) view: Option<AccountView>,
-    pending: Vec<Record>,
+    pub(crate) pending: Vec<Record>,
 }
 
 /// One request, before it is signed.
@@ -482,6 +483,7 @@ impl Person {
             .replace("{account}", &self.account.to_string())
             .replace("{vault}", &self.vault.to_string())
             .replace("{receipt}", &"ee".repeat(32))
+            .replace("{link}", &"1c".repeat(32))
             .replace(
                 "{root}",
                 &candor_wire::ids::to_hex(&self.root.public().fingerprint()),

@@ -5,6 +5,7 @@
 
 mod accounting;
 mod erasures;
+mod links;
 mod log;
 mod log_files;
 mod objects;
@@ -12,6 +13,7 @@ mod records;
 mod sequencing;
 
 pub use erasures::check_erasures;
+pub use links::check_links;
 pub use log::check_log_records;
 pub use log_files::check_log_files;
 pub use objects::check_objects;

@@ -196,6 +196,7 @@ impl Tables {
         self.accounts.remove(&account);
         self.heads.retain(|(owner, _), _| *owner != account);
         self.runs.retain(|(owner, _, _), _| *owner != account);
+        self.links.retain(|_, row| !row.is_of(account));
         self.invitations
             .retain(|_, (_, opened)| *opened != Some(account));
         self.erasures

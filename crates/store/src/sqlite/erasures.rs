@@ -22,6 +22,7 @@ const JOB_COLUMNS: &str = "asked, account, vault, asked_at, objects, bytes, cons
 const ACCOUNT_TABLES: &[(&str, &str)] = &[
     ("heads", "account"),
     ("runs", "account"),
+    ("links", "account"),
     ("state_changes", "account"),
     ("chain", "account"),
     ("invitations", "opened_account"),

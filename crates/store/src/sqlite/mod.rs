@@ -13,6 +13,7 @@ mod fault;
 mod heads;
 mod integrity;
 mod ledger;
+mod links;
 mod log;
 mod nonces;
 mod readers;
@@ -36,6 +37,7 @@ use self::fault::engine_fault;
 use self::readers::Readers;
 use self::writer::Writer;
 use crate::erasures::{ErasureEnd, ErasureJob, Erasures, RowsOutcome, RowsToErase};
+use crate::links::{LinkMessages, LinkOpening, LinkOutcome, Links, MessageOutcome};
 use crate::log::{LogBatch, LogEntry, LogRecords, LogTree, MapInputs, MapRow, Sequencing};
 use crate::objects::ObjectKey;
 use crate::records::{
@@ -264,6 +266,42 @@ fn unfinished_name(destination: &Path) -> PathBuf {
     let mut name = destination.as_os_str().to_owned();
     name.push(".unfinished");
     PathBuf::from(name)
+}
+
+impl Links for SqliteRecords {
+    fn open_link(
+        &self,
+        nonce: Option<NonceUse>,
+        opening: LinkOpening,
+    ) -> Pending<'_, Result<LinkOutcome, RecordsError>> {
+        self.write(nonce, move |connection| links::open(connection, &opening))
+    }
+
+    fn leave_message(
+        &self,
+        name: [u8; 32],
+        place: u8,
+        message: Bytes,
+        now: Millis,
+    ) -> Pending<'_, Result<MessageOutcome, RecordsError>> {
+        self.write(None, move |connection| {
+            links::leave(connection, &name, place, &message, now)
+        })
+    }
+
+    fn link(
+        &self,
+        name: [u8; 32],
+        now: Millis,
+    ) -> Pending<'_, Result<Option<LinkMessages>, RecordsError>> {
+        self.read(move |connection| links::get(connection, &name, now))
+    }
+
+    fn sweep_links(&self, before: Millis, limit: usize) -> Pending<'_, Result<u64, RecordsError>> {
+        self.write(None, move |connection| {
+            links::sweep(connection, before, limit)
+        })
+    }
 }
 
 impl Erasures for SqliteRecords {

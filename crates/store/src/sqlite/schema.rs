@@ -14,7 +14,7 @@ use super::fault::engine_fault;
 use crate::records::RecordsError;
 
 /// The migrations, the first one making version 1. Each runs in one transaction.
-pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
+pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 const VERSION_1: &str = "
 CREATE TABLE cell_values (
@@ -151,6 +151,20 @@ CREATE TABLE runs (
 CREATE INDEX erasures_open ON erasures (due_at) WHERE state <> 3;
 CREATE INDEX erasures_by_account ON erasures (account);
 CREATE INDEX state_map_by_key ON state_map (map_key);
+";
+
+const VERSION_5: &str = "
+CREATE TABLE links (
+  name BLOB NOT NULL PRIMARY KEY, -- E: name of a link for a new device, which others cannot guess
+  account BLOB NOT NULL REFERENCES accounts (account), -- P: whose device opened it
+  expires_at BIGINT NOT NULL, -- P: when it ends, milliseconds
+  request BLOB, -- E: what the new device is, sealed
+  answer BLOB, -- E: random bytes of the old device, sealed
+  opening BLOB, -- E: random bytes of the new device, sealed
+  verdict BLOB -- E: what the person said, sealed
+) WITHOUT ROWID;
+CREATE INDEX links_by_time ON links (expires_at, name);
+CREATE INDEX links_by_account ON links (account);
 ";
 
 pub(crate) const VERSIONS_TABLE: &str = "

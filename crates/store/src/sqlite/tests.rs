@@ -697,7 +697,7 @@ async fn the_numbers_of_a_store_are_told_beside_whoever_uses_it() {
     let numbers = stats::of(&place.file()).unwrap();
     assert_eq!((numbers.invitations, numbers.accounts), (1, 0));
     drop(records);
-    place.tamper("DELETE FROM schema_migrations WHERE version = 4");
+    place.tamper("DELETE FROM schema_migrations WHERE version = 5");
     let older = stats::of(&place.file()).unwrap_err();
     assert!(matches!(older, RecordsError::Invalid(_)), "{older:?}");
     place.tamper("INSERT INTO schema_migrations VALUES (99)");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candor_store::conformance::{
-    check_erasures, check_log_files, check_log_records, check_objects, check_records,
+    check_erasures, check_links, check_log_files, check_log_records, check_objects, check_records,
 };
 use candor_store::faulty::{Faults, Faulty};
 use candor_store::memory::{MemoryLogFiles, MemoryObjects, MemoryRecords};
@@ -62,6 +62,17 @@ async fn log_records_in_memory() {
 async fn log_records_in_sqlite() {
     let places = Places::new();
     check_log_records(|| Arc::new(SqliteRecords::open(&places.next()).unwrap())).await;
+}
+
+#[tokio::test]
+async fn links_in_memory() {
+    check_links(|| Arc::new(MemoryRecords::default())).await;
+}
+
+#[tokio::test]
+async fn links_in_sqlite() {
+    let places = Places::new();
+    check_links(|| Arc::new(SqliteRecords::open(&places.next()).unwrap())).await;
 }
 
 #[tokio::test]

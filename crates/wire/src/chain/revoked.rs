@@ -24,8 +24,8 @@ pub struct Revoked {
     pub sequence: u64,
     /// When, by the signer's clock.
     pub time: Millis,
-    /// The device that said so.
-    pub by: DeviceId,
+    /// The device that said so; `None` for the root.
+    pub by: Option<DeviceId>,
     /// What it said.
     pub statement: DeviceRevoked,
     /// Vaults whose keys the device held, and the last epoch of each that it could open: what is stored after the
@@ -60,14 +60,13 @@ impl AccountView {
         &mut self,
         revoked: &DeviceRevoked,
         parsed: &Parsed,
-        signer: DeviceId,
     ) -> Result<(), ChainError> {
         let sequence = parsed.entry.sequence;
         let contradiction = |reason| Err(ChainError::Contradiction { sequence, reason });
         if !revoked.is_well_formed() {
             return contradiction("the revocation has no valid shape");
         }
-        if revoked.device == signer {
+        if Some(revoked.device) == parsed.entry.signer {
             return contradiction("no device revokes itself");
         }
         let known = |vault| self.epochs.contains_key(&Some(vault));
@@ -90,7 +89,7 @@ impl AccountView {
         entry.revoked = Some(Revoked {
             sequence,
             time: parsed.entry.time,
-            by: signer,
+            by: parsed.entry.signer,
             statement: revoked.clone(),
             opened,
         });
@@ -104,12 +103,8 @@ impl AccountView {
 
     /// Takes note of the heads that a person accepted after their cell was restored.
     pub(super) fn accept_heads(&mut self, accepted: &ReAnchor, sequence: u64) {
-        self.anchored = Some(sequence);
         for change in &accepted.heads {
-            match change.now {
-                Some(now) => self.accepted.insert(change.vault, now),
-                None => self.accepted.remove(&change.vault),
-            };
+            self.accepted.insert(change.vault, (sequence, change.now));
         }
     }
 
@@ -122,9 +117,9 @@ impl AccountView {
     ) -> Result<(), VoidHead> {
         let is = |counter, other: &HeadHash| head.counter == counter && hash == other;
         let accepted = self.accepted.get(vault);
-        if accepted.is_some_and(|HeadPoint { counter, hash }| is(*counter, hash)) {
-            return Ok(());
-        }
+        let is_accepted = accepted
+            .and_then(|(_, now)| now.as_ref())
+            .is_some_and(|HeadPoint { counter, hash }| is(*counter, hash));
         let revocations = self.devices.values().filter_map(|entry| {
             let revoked = entry.revoked.as_ref()?;
             Some((entry.added.device, revoked))
@@ -132,13 +127,15 @@ impl AccountView {
         for (device, revoked) in revocations {
             let pin = revoked.statement.pin(vault);
             let is_pinned = pin.is_some_and(|pin| is(pin.counter, &pin.hash));
-            if device == head.device && !is_pinned {
+            // What a person accepted after the revocation is weighed against it no more.
+            let was_accepted = accepted.is_some_and(|(sequence, _)| revoked.sequence < *sequence);
+            if is_pinned || (was_accepted && is_accepted) {
+                continue;
+            }
+            if device == head.device {
                 return Err(VoidHead::Revoked);
             }
-            let is_floor = self
-                .anchored
-                .is_none_or(|anchored| anchored < revoked.sequence);
-            if !is_floor || is_pinned {
+            if was_accepted {
                 continue;
             }
             if pin.is_some_and(|pin| head.counter <= pin.counter) {

@@ -5,6 +5,7 @@
 mod cell;
 mod chain;
 mod erasure;
+mod linking;
 mod places;
 mod re_anchor;
 mod revocation;

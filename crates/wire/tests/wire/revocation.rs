@@ -10,6 +10,7 @@ use candor_wire::revocation::{DeviceRevoked, HeadPin, REVOCATION_VERSION};
 use candor_wire::statement::{Body, Role};
 
 const WRITER: DeviceId = DeviceId::from_bytes([0xd3; 16]);
+const OTHER_PHONE: DeviceId = DeviceId::from_bytes([0xd4; 16]);
 const OTHER: VaultId = VaultId::from_bytes([0xb2; 16]);
 
 pub(crate) fn pin(vault: VaultId, counter: u64, hash: u8) -> HeadPin {
@@ -86,7 +87,7 @@ fn a06_nothing_that_a_revoked_device_states_afterwards_counts() {
     assert!(view.is_revoked(&PHONE) && !view.is_revoked(&LAPTOP));
     assert!(!is_live(&view, PHONE) && is_live(&view, LAPTOP));
     let entry = view.device(&PHONE).unwrap().revoked.as_ref().unwrap();
-    assert_eq!((entry.by, entry.sequence), (LAPTOP, 10));
+    assert_eq!((entry.by, entry.sequence), (Some(LAPTOP), 10));
     let sequence = 11;
     let stated = [
         consent(PHONE),
@@ -118,16 +119,16 @@ fn a06_nothing_that_a_revoked_device_states_afterwards_counts() {
 }
 
 #[test]
-fn a06_only_a_full_device_revokes_and_never_itself() {
+fn a06_only_a_full_device_or_the_root_revokes_and_no_device_itself() {
     let grower = three();
     let sequence = 10;
     assert_eq!(outcome(&grower, Some(PHONE), says(LAPTOP, &[])), Ok(()));
-    for signer in [None, Some(WRITER)] {
-        assert_eq!(
-            outcome(&grower, signer, says(PHONE, &[])),
-            Err(ChainError::Role { sequence })
-        );
-    }
+    // Whoever has nothing but the phrase has a way out, too.
+    assert_eq!(outcome(&grower, None, says(LAPTOP, &[])), Ok(()));
+    assert_eq!(
+        outcome(&grower, Some(WRITER), says(PHONE, &[])),
+        Err(ChainError::Role { sequence })
+    );
     let unsorted = [pin(OTHER, 1, 1), pin(VAULT, 1, 1)];
     let twice = [pin(VAULT, 1, 1), pin(VAULT, 2, 1)];
     let unknown = [pin(VaultId::from_bytes([1; 16]), 1, 1)];
@@ -296,6 +297,29 @@ fn a06_a_restored_cell_is_accepted_and_a_revoked_device_is_not() {
         check(&view, LAPTOP, 6, 2, 6),
         Ok(()),
         "it goes on from there"
+    );
+    // A later revocation weighs again, also what was accepted before it.
+    let mut later = Grower {
+        records: grower.records.clone(),
+        tip: grower.tip,
+    };
+    later
+        .push(None, &root(), added(OTHER_PHONE, Role::Full, &secret(6)))
+        .push(
+            Some(OTHER_PHONE),
+            &secret(6),
+            says(LAPTOP, &[pin(VAULT, 6, 6)]),
+        );
+    let later = later.view();
+    assert_eq!(check(&later, PHONE, 5, 2, 5), Err(VoidHead::Pinned));
+    // Of a vault that was not named nothing was accepted.
+    let other = Head {
+        vault: OTHER,
+        ..head(PHONE, 1, 1)
+    };
+    assert_eq!(
+        view.check_head(&OTHER, &other, &HeadHash([7; 32])),
+        Err(VoidHead::Revoked)
     );
     // Accepted once, it is so until something newer is.
     let gone = HeadChange {

@@ -15,6 +15,7 @@ use candor_wire::erasure::{Erasure, ErasureAsked, ErasureCancelled, SignedErasur
 use candor_wire::errand::SignedErrand;
 use candor_wire::head::SignedHead;
 use candor_wire::ids::{ObjectId, Salt, from_hex, to_hex};
+use candor_wire::linking::{JoinRequest, LinkCode, Verdict};
 use candor_wire::revocation::DeviceRevoked;
 use candor_wire::statement::*;
 use candor_wire::time::Millis;
@@ -177,6 +178,21 @@ fn bodies() {
         crate::revocation::pin(VAULT, 7, 0x77),
         crate::revocation::pin(candor_wire::VaultId::from_bytes([0xb2; 16]), 1, 0x78),
     ];
+    check::<LinkCode>(
+        "link-code.txt",
+        "What a linking code holds.",
+        &[("full", encode(&crate::linking::code()))],
+    );
+    check::<JoinRequest>(
+        "join-request.txt",
+        "What a device that joins says it is.",
+        &[("phone", encode(&crate::linking::request()))],
+    );
+    check::<Verdict>(
+        "link-verdict.txt",
+        "What the person said about it.",
+        &[("yes", encode(&crate::linking::verdict()))],
+    );
     check::<DeviceRevoked>(
         "device-revoked.txt",
         "Body of a revocation.",
@@ -349,6 +365,24 @@ fn bodies_of_the_api() {
         "api-append.txt",
         "AppendChain (without records).",
         &[("empty", encode(&append))],
+    );
+    let message = LinkMessage {
+        version,
+        place: 2,
+        sealed: vec![0x55; 60],
+    };
+    check::<LinkMessage>(
+        "api-link-message.txt",
+        "LinkMessage.",
+        &[("one", encode(&message))],
+    );
+    let mut messages = vec![LinkEntry { sealed: None }; 4];
+    messages[0].sealed = Some(vec![0x55; 60]);
+    let reply = LinkReply { version, messages };
+    check::<LinkReply>(
+        "api-link.txt",
+        "LinkReply.",
+        &[("one-message", encode(&reply))],
     );
     let erasure = SignedErasure::sign(&crate::erasure::erasure(), &acknowledgement_key());
     let reply = ErasureReply {

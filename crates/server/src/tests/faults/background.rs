@@ -209,6 +209,7 @@ async fn housekeeping_survives_every_fault_of_every_call() {
     let names: Vec<&str> = calls.iter().map(|call| call.name).collect();
     for needed in [
         "sweep_nonces",
+        "sweep_links",
         "let_condemned_go",
         "releasing",
         "delete",

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use candor_store::faulty::{Call, FaultKind, Faults};
 use candor_wire::api::{
     API_VERSION, CellDescription, ChainPage, ENDPOINTS, EndpointId, ErasureReply, ErrorCode,
-    FoundAccount, HasObjects, HasReply, HeadReply, ObjectPage, RunsPage, StateReply, SwapHead,
+    FoundAccount, HasObjects, HasReply, HeadReply, LinkReply, ObjectPage, RunsPage, StateReply,
+    SwapHead,
 };
 use candor_wire::cbor;
 use candor_wire::chain::Record;
@@ -13,6 +14,7 @@ use candor_wire::erasure::receipt_name;
 use candor_wire::errand::Purpose;
 use candor_wire::head::SignedHead;
 use candor_wire::ids::{AccountId, ObjectId, to_hex};
+use candor_wire::linking::LINK_MAX_MS;
 use candor_wire::statement::Body as Said;
 use candor_wire::time::DAY_MS;
 use http::{Request, StatusCode};
@@ -22,6 +24,7 @@ use tower::ServiceExt as _;
 use super::{
     HANG_MAX, Promised, fresh_object, has_erased, nothing_is_left_over, refusal, stored_chain,
 };
+use crate::tests::links;
 use crate::tests::transparency::step;
 use crate::tests::world::{Ask, Person, World, decoded, error};
 
@@ -51,6 +54,8 @@ struct Attempt {
 enum Asked {
     Signed(Ask),
     Open(String),
+    /// By whoever holds the key of a link.
+    Linked(Box<Person>, Ask),
     /// A new person opens an account with this right.
     Opening(Box<Person>, candor_wire::cell::InvitationRight),
 }
@@ -99,6 +104,13 @@ impl Stage {
 
     /// A request to this endpoint that was never made before. A new endpoint has its line here, or this does not build.
     async fn attempt(&mut self, id: EndpointId) -> Attempt {
+        if matches!(
+            id,
+            EndpointId::OpenLink | EndpointId::PutLinkMessage | EndpointId::ReadLink
+        ) {
+            // An account has few links open at one time.
+            self.world.advance(LINK_MAX_MS);
+        }
         let (world, person) = (&self.world, &self.person);
         let with_grant = |id| person.ask(id, self.grant.clone());
         let reads = |ask: Ask, looks: fn(&Self, &[u8])| Attempt {
@@ -223,6 +235,25 @@ impl Stage {
             EndpointId::ReadRuns => reads(with_grant(id), |_, body| {
                 assert!(decoded::<RunsPage>(body).heads.is_empty());
             }),
+            EndpointId::OpenLink => Attempt {
+                ask: Asked::Signed(links::opening(world, person, &links::linker(world))),
+                // That it is open is seen by who leaves a message there.
+                promise: Promise::Reply(|_, _| {}),
+            },
+            EndpointId::PutLinkMessage | EndpointId::ReadLink => {
+                let linker = links::linker(world);
+                let ask = links::opening(world, person, &linker);
+                assert_eq!(person.outcome(world, &ask).await, None);
+                let ask = links::asking(world, &linker, id, 0);
+                Attempt {
+                    ask: Asked::Linked(Box::new(linker), ask),
+                    promise: Promise::Reply(if id == EndpointId::ReadLink {
+                        |_, body| assert_eq!(decoded::<LinkReply>(body).messages.len(), 4)
+                    } else {
+                        |_, _| {}
+                    }),
+                }
+            }
             EndpointId::ReadErasure => Attempt {
                 ask: Asked::Open(self.receipt.clone()),
                 promise: Promise::Reply(|stage, body| {
@@ -243,6 +274,7 @@ impl Stage {
                 .body(Body::empty())
                 .unwrap(),
             Asked::Opening(person, right) => person.opening(&self.world, right),
+            Asked::Linked(linker, ask) => linker.sign(&self.world, ask),
         }
     }
 

@@ -1,0 +1,131 @@
+//! Linking: the code's text, and the digits.
+
+use candor_testkit::sample::*;
+use candor_wire::cell::Invitation;
+use candor_wire::ids::Link;
+use candor_wire::linking::{
+    JoinRequest, LINKING_VERSION, LinkCode, LinkCodeError, LinkPlace, LinkSecret, Transcript,
+    Verdict, commitment, digits,
+};
+use candor_wire::statement::Role;
+
+pub(crate) fn code() -> LinkCode {
+    LinkCode {
+        version: LINKING_VERSION,
+        cell: Invitation {
+            version: 1,
+            root: cell_root().public(),
+            addresses: vec!["cell.example:7946".to_owned()],
+            right: None,
+        },
+        account: ACCOUNT,
+        secret: LinkSecret::from_bytes([0x5e; 32]),
+        chain_length: 7,
+        chain_tip: Link::from_bytes([0x11; 32]),
+        expires: NOW,
+        role: Role::Full,
+    }
+}
+
+pub(crate) fn request() -> JoinRequest {
+    JoinRequest {
+        version: LINKING_VERSION,
+        device: PHONE,
+        name: "a phone".to_owned(),
+        signing: phone().public(),
+        agreement: [0x5d; 1216],
+        commitment: commitment(&[0x22; 32]),
+    }
+}
+
+pub(crate) fn verdict() -> Verdict {
+    Verdict {
+        version: LINKING_VERSION,
+        accepted: true,
+        watch: None,
+        vaults: Vec::new(),
+    }
+}
+
+#[test]
+fn a_code_survives_copying_and_notices_damage() {
+    let text = code().to_text();
+    assert!(LinkCode::from_text(&format!("  {text}\n")).unwrap() == code());
+    assert!(text.len() < 350, "{}: a QR code gets large", text.len());
+    let refused = |text: &str| LinkCode::from_text(text).map(drop).unwrap_err();
+    assert_eq!(refused("candor1:abc"), LinkCodeError::Prefix);
+    for place in "candor-link1:".len()..text.len() {
+        let mut altered: Vec<char> = text.chars().collect();
+        altered[place] = if altered[place] == 'A' { 'B' } else { 'A' };
+        let altered: String = altered.into_iter().collect();
+        assert_eq!(refused(&altered), LinkCodeError::Damaged, "{place}");
+        assert_eq!(refused(&text[..place]), LinkCodeError::Damaged, "{place}");
+    }
+    // What is no code of this version is none.
+    let mut newer = code();
+    newer.version += 1;
+    assert_eq!(refused(&newer.to_text()), LinkCodeError::Content);
+    let mut empty = code();
+    empty.chain_length = 0;
+    assert_eq!(refused(&empty.to_text()), LinkCodeError::Content);
+}
+
+#[test]
+fn keys_of_a_link_follow_from_its_secret_and_differ() {
+    let secret = code().secret;
+    let places = [
+        LinkPlace::Request,
+        LinkPlace::Answer,
+        LinkPlace::Opening,
+        LinkPlace::Verdict,
+    ];
+    let mut keys: Vec<[u8; 32]> = places.iter().map(|place| secret.key(*place)).collect();
+    keys.push(*secret.signing().public().ed25519().as_bytes());
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), 5);
+    let other = LinkSecret::from_bytes([0x5f; 32]);
+    assert!(!keys.contains(&other.key(LinkPlace::Request)));
+}
+
+/// Whoever is between the two sides has to say what they committed to before they know the other side's bytes: the
+/// digits depend on everything that either side said.
+#[test]
+fn a03_the_digits_depend_on_all_that_was_said() {
+    let secret = code().secret;
+    let request = candor_wire::cbor::encode(&request());
+    let of = |request: &[u8], answer: u8, opening: u8, secret: &LinkSecret| {
+        let transcript = Transcript {
+            cell: &cell(),
+            account: &ACCOUNT,
+            request,
+            answer: &[answer; 32],
+            opening: &[opening; 32],
+        };
+        digits(secret, transcript)
+    };
+    // As another program has it: docs/formats/linking.md.
+    assert_eq!(of(&request, 0x33, 0x22, &secret), EXPECTED_DIGITS);
+    let mut altered = request.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    let other_secret = LinkSecret::from_bytes([1; 32]);
+    let others = [
+        of(&altered, 0x33, 0x22, &secret),
+        of(&request, 0x34, 0x22, &secret),
+        of(&request, 0x33, 0x23, &secret),
+        of(&request, 0x33, 0x22, &other_secret),
+    ];
+    assert!(others.iter().all(|other| *other != EXPECTED_DIGITS));
+    // They are spread over all of six digits.
+    let many = (0..200).map(|answer| of(&request, answer, 0x22, &secret));
+    let (mut low, mut high) = (0, 0);
+    for one in many {
+        assert!(one < 1_000_000);
+        low += usize::from(one < 500_000);
+        high += usize::from(one >= 500_000);
+    }
+    assert!(low > 60 && high > 60, "{low} {high}");
+}
+
+/// Worked out by another program, from docs/formats/linking.md.
+const EXPECTED_DIGITS: u32 = 386369;
