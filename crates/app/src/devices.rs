@@ -49,6 +49,7 @@ fn link(app: &App, door: &mut Door, role: Role, yes: bool) -> Outcome {
         LinkCode
     )?;
     app.ui.note(LINKING);
+    warn_of_loopback(app, &made.code);
     if app.ui.can_ask() {
         app.ui.note(&picture(&made.code));
     }
@@ -70,7 +71,8 @@ fn link(app: &App, door: &mut Door, role: Role, yes: bool) -> Outcome {
     } else {
         terminal::ask_yes(&app.ui, "Does it show exactly these?")?
     };
-    let answered = execute(app, door, Command::DeviceLinkAnswer { accept })?;
+    let digits = asked.digits;
+    let answered = execute(app, door, Command::DeviceLinkAnswer { accept, digits })?;
     if !accept {
         app.ui
             .note("It was not taken in. If the digits were others, somebody else saw the code.");
@@ -80,6 +82,20 @@ fn link(app: &App, door: &mut Door, role: Role, yes: bool) -> Outcome {
     object(&app.ui, "linked", &device)?;
     app.ui
         .data(&format!("{} is one of your devices now", called(&device)))
+}
+
+/// Says so when no other machine can follow the code.
+fn warn_of_loopback(app: &App, code: &str) {
+    let Ok(code) = LinkCode::from_text(code) else {
+        return;
+    };
+    let is_here = |address: &String| {
+        let near = ["127.", "[::1]", "localhost"];
+        near.iter().any(|start| address.starts_with(start))
+    };
+    if code.cell.addresses.iter().all(is_here) {
+        app.ui.warning("this device knows its cell by an address of this very machine, and so does the code: only another home on this machine can use it. A cell for several machines needs an address of its own, `public_addresses` in its cell.toml, before the account is opened there");
+    }
 }
 
 /// A code as a QR code, two modules to a character; as text only where it does not fit one.
@@ -216,9 +232,9 @@ fn sentence(revoked: &RevokedView) -> String {
         }
     };
     match revoked.left {
-        0 => format!("{what}; it holds no key under which anything is stored from now on"),
+        0 => format!("{what}; what is stored from now on is under keys that it does not get"),
         left => format!(
-            "{what}; {left} keys that it holds are not on this device, and are renewed by one that has them"
+            "{what}; {left} keys that revoked devices hold are not on this device, and are renewed by one that has them"
         ),
     }
 }

@@ -34,7 +34,7 @@ use candor_wire::chain::{ChainError, DeviceEntry, Record};
 use candor_wire::errand::{ERRAND_VERSION, ErrandToken, Purpose, SignedErrand};
 use candor_wire::head::HeadError;
 use candor_wire::ids::{Label, RequestNonce, Salt};
-use candor_wire::limits::ERRAND_MAX_MS;
+use candor_wire::limits::{BODY_MAX_BYTES, DEVICES_MAX, ERRAND_MAX_MS};
 use candor_wire::sign::{Ed25519Public, SecretKey};
 use candor_wire::statement::{Body, DeviceAdded, Draft, Genesis, Role, genesis_link};
 use candor_wire::{AccountId, CellId, DeviceId, Millis, StatementId};
@@ -47,7 +47,7 @@ pub use self::labels::label;
 use self::labels::label_of;
 pub(crate) use self::pins::{pins, revocation};
 pub(crate) use self::renew::{Renewal, renewals};
-use self::renew::{join_epochs, open_all};
+use self::renew::{join_epochs, open_all, open_newest};
 pub use self::writer::WRITER_VAULTS;
 use self::writer::give_vaults;
 pub(crate) use self::writer::{Given, draw_vaults};
@@ -65,6 +65,10 @@ use crate::seal_small;
 /// How often a lost compare-and-swap is tried again. Two devices that state something in the same
 /// second lose once; ten times mean that something else is wrong.
 pub const APPEND_TRIES_MAX: u32 = 10;
+
+/// What a head weighs at most in a revocation, in bytes, and what the signatures of a statement do, rounded up.
+const PIN_MAX_BYTES: usize = 80;
+const STATEMENT_SIGNATURES_BYTES: usize = 4096;
 
 const INFO_NAME: &[u8] = b"candor/account/device-name/1";
 
@@ -502,9 +506,7 @@ async fn recover_with(
     if is_full {
         open_all(&chain, keys, &recovery)?;
     }
-    let record = chain.view().epoch(None);
-    let record = record.ok_or(AccountError::Epoch(EpochError::Rejected))?;
-    let account_keys = epochs::open(account, record, None, &recovery)?;
+    let account_keys = open_newest(&chain, None, &recovery)?;
     let first = account_keys
         .get(1)
         .ok_or(AccountError::Epoch(EpochError::Rejected))?;
@@ -513,12 +515,12 @@ async fn recover_with(
         // The watch keys first: what is stated needs its label.
         keys.set_writer(WriterKeys::new(labels::watch_keys(first), Vec::new()));
     }
-    for _ in 0..APPEND_TRIES_MAX {
-        let mut bodies = Vec::new();
-        if chain.view().device(&keys.device()).is_none() {
+    for _ in 0..APPEND_TRIES_MAX + DEVICES_MAX as u32 {
+        // Others first, and alone: for that there is always a place on the chain, and for this device then, too.
+        let mut bodies = others_revoked(api, &chain, keys, known).await?;
+        if bodies.is_empty() && chain.view().device(&keys.device()).is_none() {
             bodies.push(enrolment.clone());
         }
-        bodies.extend(others_revoked(api, &chain, keys, known).await?);
         if bodies.is_empty() {
             break;
         }
@@ -559,7 +561,10 @@ async fn others_revoked(
         return Ok(Vec::new());
     }
     let heads = pins(api, chain.view()).await?;
-    let revoked = others.into_iter();
+    // As many as fit into one append; the next try takes the others.
+    let weight = (heads.len() + 1) * PIN_MAX_BYTES + STATEMENT_SIGNATURES_BYTES;
+    let fitting = (BODY_MAX_BYTES / 2 / weight).max(1);
+    let revoked = others.into_iter().take(fitting);
     Ok(revoked
         .map(|device| revocation(device, heads.clone()))
         .collect())

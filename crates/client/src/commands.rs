@@ -36,6 +36,8 @@ pub enum Command {
     DeviceLinkAnswer {
         /// Whether the person said yes.
         accept: bool,
+        /// The digits that they compared: the answer is about the device that shows these.
+        digits: String,
     },
     /// Takes a device out of the account and renews the keys that it held (errand: revoke).
     DeviceRevoke {

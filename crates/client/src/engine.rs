@@ -204,7 +204,9 @@ impl Engine {
                 Role::Full
             }),
             Command::DeviceLinkWait => self.device_link_wait(cancel),
-            Command::DeviceLinkAnswer { accept } => self.device_link_answer(accept),
+            Command::DeviceLinkAnswer { accept, digits } => {
+                self.device_link_answer(accept, &digits)
+            }
             Command::DeviceRevoke { device } => self.device_revoke(&device, cancel),
             Command::ConsentList => self.consent_list(),
             Command::ConsentHistory => self.consent_history(),

@@ -167,13 +167,6 @@ impl Recipients {
         )
     }
 
-    /// The same without one device, which is about to be revoked.
-    #[must_use]
-    pub fn without(mut self, device: &DeviceId) -> Self {
-        self.devices.remove(device);
-        self
-    }
-
     /// The same with one device more, which is about to be added.
     #[must_use]
     pub fn with(mut self, device: DeviceId, agreement: [u8; AGREEMENT_PUBLIC_BYTES]) -> Self {
@@ -431,6 +424,29 @@ fn wrap(
         encapsulated,
         ciphertext,
     })
+}
+
+/// Seals something small for one device.
+pub(crate) fn seal_for(
+    public: &[u8; AGREEMENT_PUBLIC_BYTES],
+    info: &[u8],
+    plain: &[u8],
+    entropy: &dyn Entropy,
+) -> Result<(Vec<u8>, Vec<u8>), EpochError> {
+    let sealed = seal_to(public, info, plain, entropy);
+    scrub_stack();
+    sealed
+}
+
+/// Opens what [`seal_for`] made.
+pub(crate) fn open_for(
+    secret: &AgreementSecret,
+    info: &[u8],
+    (encapsulated, ciphertext): (&[u8], &[u8]),
+) -> Result<Zeroizing<Vec<u8>>, EpochError> {
+    let opened = open_with(secret, info, encapsulated, ciphertext);
+    scrub_stack();
+    opened
 }
 
 /// HPKE in base mode: the encapsulated key and the ciphertext.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use candor_vault::report::Cancel;
+use candor_wire::Millis;
 use candor_wire::api::ErrorCode;
 use candor_wire::cbor;
 use candor_wire::chain::AccountView as ChainView;
@@ -14,16 +15,18 @@ use candor_wire::epoch::EpochRecord;
 use candor_wire::errand::Purpose;
 use candor_wire::linking::{
     GivenVault, JoinRequest, LINK_MAX_MS, LINK_SECRET_BYTES, LINKING_VERSION, LinkCode, LinkPlace,
-    LinkSecret, Verdict, commitment,
+    LinkSecret, SealedGift, SignedVerdict, Verdict, WriterGift, commitment, gift_info,
+    request_hash,
 };
 use candor_wire::statement::{Body, DeviceAdded, Role};
+use zeroize::Zeroizing;
 
 use crate::account::{self, APPEND_TRIES_MAX, AccountError, Given, Linked, Tried};
 use crate::api::{Api, ApiError};
 use crate::chain::Chain;
 use crate::commands::{Failure, FailureKind, LinkAskView, LinkCodeView, View};
 use crate::engine::{Engine, lock, unknown_chain};
-use crate::epochs::{EpochError, Recipients};
+use crate::epochs::{self, EpochError, Recipients};
 use crate::revoke_flow::next_batch;
 
 /// A link that this device opened.
@@ -32,12 +35,20 @@ pub(crate) struct OpenLink {
     api: Arc<Api>,
     link: Linked,
     role: Role,
+    expires: Millis,
     /// Who asked, once they did.
-    request: Option<JoinRequest>,
+    asked: Option<Asked>,
 }
 
-/// Vaults of a write-only device, and what it is told.
-type Told = (Option<Vec<u8>>, Vec<GivenVault>);
+/// A device that asks to join.
+struct Asked {
+    request: JoinRequest,
+    hash: [u8; 32],
+    digits: String,
+}
+
+/// How long before its end a code takes nobody in any more, in milliseconds: the other side has to be told.
+const MARGIN_MS: i64 = 15_000;
 
 impl Engine {
     /// Opens a link and makes its code (errand: link).
@@ -80,7 +91,8 @@ impl Engine {
             api,
             link,
             role,
-            request: None,
+            expires: code.expires,
+            asked: None,
         });
         // A code that was made before is not waited for any more.
         if let Some(before) = before {
@@ -110,30 +122,48 @@ impl Engine {
     /// Waits for a device to ask, and tells its name and the digits that it should show.
     pub(crate) fn device_link_wait(&self, cancel: &Cancel) -> Result<View, Failure> {
         let mut link = self.take_link()?;
-        match self.asked(&link, cancel) {
-            Ok((request, digits)) => {
-                let view = LinkAskView {
-                    name: request.name.clone(),
-                    digits: digits_text(digits),
-                    role: crate::status::role_name(link.role).to_owned(),
-                };
-                link.request = Some(request);
-                *lock(&self.link) = Some(link);
-                Ok(View::LinkAsk(view))
-            }
+        let asked = match self.asked(&link, cancel) {
+            Ok(asked) => asked,
             Err(failure) => {
+                // Whoever waits at the other end is told, if they can be.
+                let _ = self.leave_verdict(
+                    &link,
+                    &Verdict {
+                        version: LINKING_VERSION,
+                        accepted: false,
+                        request: [0; 32],
+                        gift: None,
+                    },
+                );
                 self.end_link(link);
-                Err(failure)
+                return Err(failure);
             }
+        };
+        let view = LinkAskView {
+            name: asked.request.name.clone(),
+            digits: asked.digits.clone(),
+            role: crate::status::role_name(link.role).to_owned(),
+        };
+        link.asked = Some(asked);
+        let mut open = lock(&self.link);
+        if open.is_some() {
+            drop(open);
+            self.end_link(link);
+            return Err(Failure::new(
+                FailureKind::Usage,
+                "another code was made meanwhile, and this one is worthless",
+            ));
         }
+        *open = Some(link);
+        Ok(View::LinkAsk(view))
     }
 
-    fn asked(&self, open: &OpenLink, cancel: &Cancel) -> Result<(JoinRequest, u32), Failure> {
+    fn asked(&self, open: &OpenLink, cancel: &Cancel) -> Result<Asked, Failure> {
         let (link, surroundings) = (&open.link, self.surroundings());
         self.runtime.block_on(async {
-            let request_bytes = link.wait(LinkPlace::Request, cancel, surroundings).await?;
+            let bytes = link.wait(LinkPlace::Request, cancel, surroundings).await?;
             let request: JoinRequest =
-                cbor::decode(&request_bytes).map_err(|_| AccountError::LinkAltered)?;
+                cbor::decode(&bytes).map_err(|_| AccountError::LinkAltered)?;
             if !request.is_sound() {
                 return Err(AccountError::LinkAltered.into());
             }
@@ -150,60 +180,93 @@ impl Engine {
                 return Err(AccountError::LinkAltered.into());
             }
             let place = (&self.facts.cell, &self.facts.account);
-            let digits = link.digits(place, &request_bytes, &answer, &opening);
-            Ok((request, digits))
+            let digits = link.digits(place, &bytes, &answer, &opening);
+            Ok(Asked {
+                request,
+                hash: request_hash(&bytes),
+                digits: digits_text(digits),
+            })
         })
     }
 
-    /// Says yes or no to the device that asked.
-    pub(crate) fn device_link_answer(&self, accept: bool) -> Result<View, Failure> {
+    /// Says yes or no to the device that asked and shows these digits: to that one and no other.
+    pub(crate) fn device_link_answer(&self, accept: bool, digits: &str) -> Result<View, Failure> {
         let link = self.take_link()?;
-        let answered = self.answer(&link, accept);
+        let answered = match &link.asked {
+            Some(asked) if asked.digits == digits => self.answer(&link, asked, accept),
+            _ => Err(Failure::new(
+                FailureKind::Usage,
+                "no device that shows these digits has asked",
+            )),
+        };
         self.end_link(link);
         answered
     }
 
-    fn answer(&self, open: &OpenLink, accept: bool) -> Result<View, Failure> {
-        let Some(request) = &open.request else {
-            return Err(Failure::new(FailureKind::Usage, "no device has asked yet"));
-        };
-        let (watch, vaults) = if accept {
-            self.take_in(open, request)?
-        } else {
-            (None, Vec::new())
-        };
-        let verdict = cbor::encode(&Verdict {
+    fn answer(&self, open: &OpenLink, asked: &Asked, accept: bool) -> Result<View, Failure> {
+        let mut verdict = Verdict {
             version: LINKING_VERSION,
             accepted: accept,
-            watch,
-            vaults,
-        });
-        let surroundings = self.surroundings();
-        let left = open.link.leave(LinkPlace::Verdict, &verdict, surroundings);
-        self.runtime.block_on(left)?;
+            request: asked.hash,
+            gift: None,
+        };
         if !accept {
+            self.leave_verdict(open, &verdict)?;
             return Ok(View::Done);
         }
+        if self.now().plus_ms(MARGIN_MS) >= open.expires {
+            return Err(AccountError::LinkOver.into());
+        }
+        verdict.gift = self.take_in(open, asked)?;
+        let left = self.leave_verdict(open, &verdict);
         let view = self.view()?;
-        let entry = view.device(&request.device).ok_or_else(unknown_chain)?;
-        Ok(View::Device(self.device_view(entry, &self.keys())))
+        let entry = view
+            .device(&asked.request.device)
+            .ok_or_else(unknown_chain)?;
+        let device = self.device_view(entry, &self.keys());
+        match (left, open.role) {
+            // A full device finds itself on the chain, whatever it is told.
+            (Ok(()), _) | (Err(_), Role::Full) => Ok(View::Device(device)),
+            (Err(failure), Role::WriteOnly) => {
+                let mut told = Failure::new(
+                    FailureKind::Failed,
+                    "the device is in your account, and could not be told what it needs",
+                )
+                .with_hint(format!(
+                    "take it out again with `candor device revoke {}`, and make a new code",
+                    device.device
+                ));
+                told.causes.push(failure.sentence);
+                Err(told)
+            }
+        }
+    }
+
+    fn leave_verdict(&self, open: &OpenLink, verdict: &Verdict) -> Result<(), Failure> {
+        let signed = SignedVerdict::sign(verdict, self.facts.signing.ed25519());
+        let bytes = cbor::encode(&signed);
+        let left = open
+            .link
+            .leave(LinkPlace::Verdict, &bytes, self.surroundings());
+        Ok(self.runtime.block_on(left)?)
     }
 
     /// States the new device on the chain, and new epochs that are wrapped to it.
-    fn take_in(&self, open: &OpenLink, request: &JoinRequest) -> Result<Told, Failure> {
+    fn take_in(&self, open: &OpenLink, asked: &Asked) -> Result<Option<SealedGift>, Failure> {
         self.sync_chain(&open.api)?;
-        let told = self.change_chain(&open.api, |chain| self.state_device(open, request, chain))?;
+        let gift = self.change_chain(&open.api, |chain| self.state_device(open, asked, chain))?;
         // What did not fit into the first append.
-        while self.renew_for(&open.api, request)? > 0 {}
-        Ok(told)
+        while self.renew_for(&open.api, &asked.request)? > 0 {}
+        Ok(gift)
     }
 
     fn state_device(
         &self,
         open: &OpenLink,
-        request: &JoinRequest,
+        asked: &Asked,
         chain: &mut Chain,
-    ) -> Result<Told, Failure> {
+    ) -> Result<Option<SealedGift>, Failure> {
+        let request = &asked.request;
         for _ in 0..APPEND_TRIES_MAX {
             let keys = self.keys();
             let account_keys = keys.keys(None);
@@ -225,7 +288,7 @@ impl Engine {
                 sealed_name: sealed_name.map_err(AccountError::from)?,
             }));
             let mut bodies = vec![added];
-            let told = match open.role {
+            let gift = match open.role {
                 Role::Full => {
                     let recipients =
                         Recipients::of(chain.view()).with(request.device, request.agreement);
@@ -237,13 +300,13 @@ impl Engine {
                         self.surroundings(),
                     )?;
                     bodies.extend(next_batch(&mut renewals));
-                    (None, Vec::new())
+                    None
                 }
                 Role::WriteOnly => {
                     let given = account::draw_vaults(chain.view(), first, self.surroundings())?;
-                    let told = told_of(&given);
+                    let gift = self.gift_of(&given, asked)?;
                     bodies.extend(given.bodies);
-                    told
+                    Some(gift)
                 }
             };
             let trying = account::try_append(
@@ -255,17 +318,37 @@ impl Engine {
                 self.surroundings(),
             );
             if self.runtime.block_on(trying)? == Tried::Done {
-                return Ok(told);
+                return Ok(gift);
             }
         }
         Err(AccountError::Contended.into())
+    }
+
+    /// What a write-only device is given, sealed to its own key.
+    fn gift_of(&self, given: &Given, asked: &Asked) -> Result<SealedGift, Failure> {
+        let vaults = given.vaults.iter();
+        let gift = WriterGift {
+            watch: given.watch.to_vec(),
+            vaults: vaults
+                .map(|(vault, ids)| GivenVault::new(*vault, *ids.as_array()))
+                .collect(),
+        };
+        let plain = Zeroizing::new(cbor::encode(&gift));
+        let request = &asked.request;
+        let info = gift_info(&self.facts.account, &request.device, &asked.hash);
+        let sealed = epochs::seal_for(&request.agreement, &info, &plain, &*self.entropy);
+        let (encapsulated, ciphertext) = sealed.map_err(AccountError::from)?;
+        Ok(SealedGift {
+            encapsulated,
+            ciphertext,
+        })
     }
 
     /// Renews keys that are not wrapped to the new full device yet. Tells how many; of many there may be more.
     fn renew_for(&self, api: &Api, request: &JoinRequest) -> Result<u64, Failure> {
         let is_member = |view: &ChainView| {
             view.device(&request.device)
-                .is_some_and(|entry| entry.added.role == Role::Full)
+                .is_some_and(|entry| entry.is_live() && entry.added.role == Role::Full)
         };
         if !is_member(&self.view()?) {
             return Ok(0);
@@ -273,12 +356,6 @@ impl Engine {
         let lacks = |record: &EpochRecord| record.wrap_for(Some(request.device)).is_none();
         self.renew(api, |_, record| lacks(record))
     }
-}
-
-fn told_of(given: &Given) -> Told {
-    let vaults = given.vaults.iter();
-    let vaults = vaults.map(|(vault, ids)| GivenVault::new(*vault, *ids.as_array()));
-    (Some(given.watch.to_vec()), vaults.collect())
 }
 
 /// Six digits in two groups, as people read them aloud.

@@ -24,7 +24,7 @@ use candor_log::checkpoint::SignedCheckpoint;
 use candor_vault::report::Cancel;
 use candor_wire::api::ErrorCode;
 use candor_wire::chain::AccountView as ChainView;
-use candor_wire::chain::Record;
+use candor_wire::chain::{DeviceEntry, Record};
 use candor_wire::consent_record::ServiceCode;
 use candor_wire::errand::Purpose;
 use candor_wire::ids::{StatementId, to_hex};
@@ -236,6 +236,11 @@ impl Engine {
         }
         // A revocation that does not come back is said again: a restore must not let a device in that was put out.
         for device in revoked_in(&restored.lost[brought_back..]) {
+            // One that was added in the lost part, too, is not there.
+            let entry = restored.chain.view().device(&device);
+            if !entry.is_some_and(DeviceEntry::is_live) {
+                continue;
+            }
             if let Err(failure) = self.device_revoke(&device.to_string(), cancel) {
                 self.ledger.alarm(&format!(
                     "device {device} was revoked before, the cell lost that, and it could not be revoked again: {}",

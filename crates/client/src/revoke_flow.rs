@@ -2,8 +2,8 @@
 //!
 //! 1. The heads of all vaults are read and checked, and named in the statement: what the revoked device signs beyond
 //!    them is void. If one moves meanwhile the cell does not take the statement, and it is made anew.
-//! 2. In the same append come new epochs of the account and of as many vaults as fit; the others follow at once. If
-//!    this device is stopped in between, whoever writes into such a vault next renews its keys first, and asking
+//! 2. It stands alone: nothing that may go wrong with new keys keeps a device in. They follow at once. If this device
+//!    is stopped in between, whoever writes into such a vault next renews its keys first, and asking
 //!    again goes on.
 //!
 //! Threats: rows A4, A5, A6.
@@ -112,17 +112,8 @@ impl Engine {
                 return Ok(());
             }
             let heads = self.heads_to_pin(api, chain.view())?;
+            let bodies = vec![account::revocation(device, heads)];
             let keys = self.keys();
-            let recipients = Recipients::of(chain.view()).without(&device);
-            let mut renewals = account::renewals(
-                chain.view(),
-                &keys,
-                &recipients,
-                |_, record| record.wrap_for(Some(device)).is_some(),
-                self.surroundings(),
-            )?;
-            let mut bodies = vec![account::revocation(device, heads)];
-            bodies.extend(next_batch(&mut renewals));
             let trying =
                 account::try_append(api, chain, &self.memory, &keys, bodies, self.surroundings());
             if self.runtime.block_on(trying)? == Tried::Done {

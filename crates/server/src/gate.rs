@@ -424,9 +424,10 @@ pub(crate) async fn pass(
     }
     wait_for_work(shared, &mut admitted, verified.created).await?;
     may_call(endpoint, &admitted)?;
-    let changes = matches!(endpoint.id, EndpointId::SwapHead | EndpointId::AppendChain);
-    let is_held = |device| shared.is_held(&device, admitted.now);
-    if changes && admitted.signer.is_some_and(is_held) {
+    if endpoint.id == EndpointId::SwapHead
+        && let (Some(view), Some(device)) = (&admitted.view, admitted.signer)
+        && shared.is_held(&view.account(), &device, admitted.now)
+    {
         return Err(ErrorCode::Busy.into());
     }
     admitted.purpose = authority(shared, endpoint, &admitted, &signed.claim, &key)?;
@@ -643,6 +644,10 @@ async fn spend(
     };
     if spends_by_writing(endpoint.id) {
         admitted.nonce = Some(nonce);
+        return Ok(());
+    }
+    if endpoint.id == EndpointId::ReadLink {
+        // It is asked again and again, answers the same to whoever repeats it, and what it answers is sealed.
         return Ok(());
     }
     match shared.records.use_nonce(nonce).await {

@@ -108,7 +108,7 @@ pub(crate) struct Shared {
     pub(crate) keys: CellKeyFiles,
     pub(crate) transparency: Transparency,
     /// Devices that somebody is trying to revoke, and until when they change nothing.
-    on_hold: std::sync::Mutex<HashMap<DeviceId, Millis>>,
+    on_hold: std::sync::Mutex<HashMap<(AccountId, DeviceId), Millis>>,
     acknowledgement: Ed25519Secret,
     stopping: AtomicBool,
     object_stripes: Vec<tokio::sync::Mutex<()>>,
@@ -216,23 +216,29 @@ impl Shared {
         SignedErasure::sign(erasure, &self.acknowledgement)
     }
 
-    fn on_hold(&self) -> std::sync::MutexGuard<'_, HashMap<DeviceId, Millis>> {
+    fn on_hold(&self) -> std::sync::MutexGuard<'_, HashMap<(AccountId, DeviceId), Millis>> {
         // The map is never left half changed.
         self.on_hold
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// For a while these devices move no head and state nothing.
-    pub(crate) fn hold_devices(&self, devices: &[DeviceId], now: Millis) {
+    /// For a while these devices move no head, and state nothing but revocations.
+    pub(crate) fn hold_devices(&self, account: AccountId, devices: &[DeviceId], now: Millis) {
+        if devices.is_empty() {
+            return;
+        }
+        let until = now.plus_ms(HOLD_MS);
         let mut held = self.on_hold();
         held.retain(|_, until| *until > now);
-        held.extend(devices.iter().map(|device| (*device, now.plus_ms(HOLD_MS))));
+        held.extend(devices.iter().map(|device| ((account, *device), until)));
     }
 
     /// Whether a device is held.
-    pub(crate) fn is_held(&self, device: &DeviceId, now: Millis) -> bool {
-        self.on_hold().get(device).is_some_and(|until| *until > now)
+    pub(crate) fn is_held(&self, account: &AccountId, device: &DeviceId, now: Millis) -> bool {
+        let held = self.on_hold();
+        held.get(&(*account, *device))
+            .is_some_and(|until| *until > now)
     }
 
     /// Whoever puts an object in place, or takes it away, holds this.

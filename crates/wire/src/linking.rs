@@ -11,8 +11,9 @@
 //!    help, had to commit before they could know which digits the other side will show: one guess in a million
 //!    (as in ZRTP, RFC 6189 §4.4, and in Bluetooth's numeric comparison).
 //! 4. The person compares the digits. If they say yes, the old device states the new one on the chain, with new epochs
-//!    that are wrapped to it, and leaves the verdict ([`Verdict`]).
-//! 5. The new device reads the chain, and takes it only if it goes through the place that the code named.
+//!    that are wrapped to it, and leaves the verdict ([`SignedVerdict`]).
+//! 5. The new device reads the chain, and takes it only if it goes through the place that the code named. Whether it is
+//!    on it decides, and not what somebody who saw the code may have left in the verdict's place.
 //!
 //! The key of each message follows from the secret, and so does an Ed25519 pair: its public half is the link's name at
 //! the cell, and with the other half both sides sign what they ask there. So nobody else writes or reads anything, and
@@ -22,10 +23,13 @@ use base64::Engine as _;
 use hmac::{KeyInit as _, Mac as _};
 use zeroize::Zeroize;
 
-use crate::cbor::{self, Canonical};
+use crate::cbor::{self, Canonical, CodecError};
 use crate::cell::Invitation;
 use crate::ids::{AccountId, CellId, DeviceId, Link, VaultId};
-use crate::sign::{PublicKey, SecretKey, SigningSeeds};
+use crate::sign::{
+    BadSignature, Domain, Ed25519Public, Ed25519Secret, Ed25519Signature, PublicKey, SecretKey,
+    SigningSeeds,
+};
 use crate::statement::{AGREEMENT_PUBLIC_BYTES, Role};
 use crate::time::Millis;
 
@@ -296,8 +300,55 @@ impl GivenVault {
     }
 }
 
-/// What the old device's person said.
+/// What a write-only device has instead of keys.
 #[derive(Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct WriterGift {
+    /// The account's watch keys of kinds 1 to 32, one after another.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub watch: Vec<u8>,
+    /// The vaults that it may write into.
+    #[n(1)]
+    pub vaults: Vec<GivenVault>,
+}
+
+impl Drop for WriterGift {
+    fn drop(&mut self) {
+        self.watch.zeroize();
+    }
+}
+
+impl Canonical for WriterGift {
+    const WHAT: &'static str = "what a write-only device is given";
+    const MAX_BYTES: usize = LINK_MESSAGE_MAX_BYTES;
+}
+
+/// A [`WriterGift`], sealed to the new device's agreement key with HPKE: whoever saw the code does not read it.
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct SealedGift {
+    /// HPKE encapsulated key.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub encapsulated: Vec<u8>,
+    /// HPKE ciphertext.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub ciphertext: Vec<u8>,
+}
+
+/// The HPKE `info` of a gift: binds account, device and request.
+pub fn gift_info(account: &AccountId, device: &DeviceId, request: &[u8; 32]) -> Vec<u8> {
+    let mut info = b"candor link gift\0\x01".to_vec();
+    info.extend_from_slice(account.as_bytes());
+    info.extend_from_slice(device.as_bytes());
+    info.extend_from_slice(request);
+    info
+}
+
+/// What the old device's person said.
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 pub struct Verdict {
     /// Always [`LINKING_VERSION`].
@@ -306,18 +357,62 @@ pub struct Verdict {
     /// Whether the new device is in the account now.
     #[n(1)]
     pub accepted: bool,
-    /// For a write-only device: the account's watch keys of kinds 1 to 32, one after another.
+    /// [`request_hash`] of what it is about; zeros if nobody asked.
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
-    pub watch: Option<Vec<u8>>,
-    /// For a write-only device: the vaults that it may write into.
+    pub request: [u8; 32],
+    /// For a write-only device.
     #[n(3)]
-    pub vaults: Vec<GivenVault>,
+    pub gift: Option<SealedGift>,
 }
 
 impl Canonical for Verdict {
     const WHAT: &'static str = "a verdict about a device";
     const MAX_BYTES: usize = LINK_MESSAGE_MAX_BYTES;
+}
+
+/// A verdict, signed by the device whose statement put the new one on the chain: a yes counts only with that.
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct SignedVerdict {
+    /// Canonical bytes of the [`Verdict`].
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub verdict: Vec<u8>,
+    /// Over [`Domain::LINK_VERDICT`] and those bytes.
+    #[n(1)]
+    pub signature: Ed25519Signature,
+}
+
+impl Canonical for SignedVerdict {
+    const WHAT: &'static str = "a signed verdict";
+    const MAX_BYTES: usize = LINK_MESSAGE_MAX_BYTES;
+}
+
+impl SignedVerdict {
+    /// Signs a verdict.
+    pub fn sign(verdict: &Verdict, key: &Ed25519Secret) -> Self {
+        let bytes = cbor::encode(verdict);
+        Self {
+            signature: key.sign(Domain::LINK_VERDICT, &bytes),
+            verdict: bytes,
+        }
+    }
+
+    /// Reads it without checking who signed it: a no needs no signature.
+    pub fn peek(&self) -> Result<Verdict, CodecError> {
+        cbor::decode(&self.verdict)
+    }
+
+    /// Whether this key signed it.
+    pub fn verify(&self, key: &Ed25519Public) -> Result<(), BadSignature> {
+        key.verify(Domain::LINK_VERDICT, &self.verdict, &self.signature)
+    }
+}
+
+/// The hash of a request's canonical bytes: BLAKE3 in derive-key mode.
+pub fn request_hash(request: &[u8]) -> [u8; 32] {
+    blake3::derive_key("candor 2026 linking request v1", request)
 }
 
 /// What a device publishes of its random bytes before it shows them: BLAKE3 in derive-key mode.
@@ -347,7 +442,7 @@ pub fn digits(secret: &LinkSecret, transcript: Transcript<'_>) -> u32 {
         b"candor link digits\0\x01",
         transcript.cell.as_bytes(),
         transcript.account.as_bytes(),
-        &blake3::derive_key("candor 2026 linking request v1", transcript.request),
+        &request_hash(transcript.request),
         transcript.answer,
         transcript.opening,
     ]);

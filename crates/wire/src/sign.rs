@@ -50,6 +50,11 @@ impl Domain {
         label: "candor errand",
         version: 1,
     };
+    /// What a device says to one that it takes in.
+    pub const LINK_VERDICT: Self = Self {
+        label: "candor link verdict",
+        version: 1,
+    };
     /// A cell's keys, signed by its root.
     pub const CELL_KEYS: Self = Self {
         label: "candor cell keys",
@@ -72,10 +77,11 @@ impl Domain {
     };
 
     /// Every domain, for the test that they differ.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::STATEMENT,
         Self::HEAD,
         Self::ERRAND,
+        Self::LINK_VERDICT,
         Self::CELL_KEYS,
         Self::ACKNOWLEDGEMENT,
         Self::LEDGER_HEAD,

@@ -9,10 +9,10 @@ use candor_vault::secret::SecretBytes;
 use candor_wire::api::ErrorCode;
 use candor_wire::errand::Purpose;
 use candor_wire::linking::{
-    JoinRequest, LINK_SECRET_BYTES, LINKING_VERSION, LinkCode, LinkPlace, LinkSecret, Transcript,
-    Verdict, commitment, digits,
+    JoinRequest, LINK_SECRET_BYTES, LINKING_VERSION, LinkCode, LinkPlace, LinkSecret,
+    SignedVerdict, Transcript, WriterGift, commitment, digits, gift_info, request_hash,
 };
-use candor_wire::statement::Role;
+use candor_wire::statement::{Body, Role};
 use candor_wire::{AccountId, CellId, Millis, cbor};
 use zeroize::Zeroizing;
 
@@ -21,6 +21,7 @@ use crate::api::{Api, ApiError, CheckedCell};
 use crate::bridge::is_transient;
 use crate::chain::Chain;
 use crate::egress::Egress;
+use crate::epochs;
 use crate::keystore::{KeyStore, WriterKeys};
 use crate::memory::{Memory, link_at};
 use crate::seal_small;
@@ -161,7 +162,7 @@ pub(crate) async fn join(
     keys.set_account(code.account);
     keys.save()?;
     let link = Linked::open(egress, code, surroundings)?;
-    let verdict = ask(
+    let told = ask(
         &link,
         egress,
         code,
@@ -173,7 +174,7 @@ pub(crate) async fn join(
     )
     .await;
     link.close().await;
-    take_writer_keys(keys, verdict?);
+    let told = told?;
     let what = ErrandFor {
         purpose: Purpose::Join,
         account: Some(code.account),
@@ -185,7 +186,13 @@ pub(crate) async fn join(
     let api = Api::new(egress.open(Box::new(errand), signing)?);
     let read = fetch(&api, &egress.root(), code.account, None, memory).await;
     api.close().await;
-    let chain = read?;
+    let Told { request, said } = told;
+    let (chain, said) = match (read, said) {
+        (Ok(chain), said) => (chain, said),
+        // It is not in the account, as the other side said.
+        (Err(AccountError::Api(error)), Err(said)) if error.is_not_found() => return Err(said),
+        (Err(error), _) => return Err(error),
+    };
     if link_at(chain.view(), code.chain_length) != Some(code.chain_tip) {
         return Err(AccountError::OtherChain);
     }
@@ -199,12 +206,23 @@ pub(crate) async fn join(
     if !is_this {
         return Err(AccountError::NotEnrolled);
     }
-    if code.role == Role::Full {
-        open_keys(&chain, keys)?;
+    match code.role {
+        Role::Full => {
+            open_keys(&chain, keys)?;
+        }
+        Role::WriteOnly => take_gift(&chain, keys, &said?, &request)?,
     }
     keys.set_enrolled(code.account, chain.genesis());
     keys.save()?;
     Ok(chain)
+}
+
+/// What the other side said in the end.
+struct Told {
+    /// Hash of what this device asked.
+    request: [u8; 32],
+    /// The verdict, if it was a yes; else what it comes to.
+    said: Result<SignedVerdict, AccountError>,
 }
 
 #[expect(
@@ -220,7 +238,7 @@ async fn ask(
     tell: &mut (dyn FnMut(u32) + Send),
     cancel: &Cancel,
     surroundings: Surroundings<'_>,
-) -> Result<Verdict, AccountError> {
+) -> Result<Told, AccountError> {
     let CheckedCell { keyring, .. } = link.api.describe_cell().await?;
     memory.remember_cell(keyring.current().serial)?;
     let mut random = [0; LINK_SECRET_BYTES];
@@ -241,19 +259,62 @@ async fn ask(
         .await?;
     let place = (&egress.cell(), &code.account);
     tell(link.digits(place, &request, &answer, &random));
-    let verdict = link.wait(LinkPlace::Verdict, cancel, surroundings).await?;
-    let verdict: Verdict = cbor::decode(&verdict).map_err(|_| AccountError::LinkAltered)?;
+    let verdict = link.wait(LinkPlace::Verdict, cancel, surroundings).await;
+    let said = match verdict.and_then(|bytes| read_verdict(&bytes)) {
+        Err(error @ (AccountError::Cancelled | AccountError::Api(_))) => return Err(error),
+        said => said,
+    };
+    Ok(Told {
+        request: request_hash(&request),
+        said,
+    })
+}
+
+fn read_verdict(bytes: &[u8]) -> Result<SignedVerdict, AccountError> {
+    let signed: SignedVerdict = cbor::decode(bytes).map_err(|_| AccountError::LinkAltered)?;
+    let verdict = signed.peek().map_err(|_| AccountError::LinkAltered)?;
     match (verdict.version, verdict.accepted) {
-        (LINKING_VERSION, true) => Ok(verdict),
+        (LINKING_VERSION, true) => Ok(signed),
         (LINKING_VERSION, false) => Err(AccountError::LinkDeclined),
         _ => Err(AccountError::LinkAltered),
     }
 }
 
-/// Of a write-only device: what it has instead of keys.
-fn take_writer_keys(keys: &mut KeyStore, verdict: Verdict) {
-    let Some(watch) = verdict.watch else { return };
-    let vaults = verdict.vaults.iter();
+/// Of a write-only device: what it has instead of keys. It counts only if the device that stated this one on the chain
+/// signed it, for what this one asked.
+fn take_gift(
+    chain: &Chain,
+    keys: &mut KeyStore,
+    signed: &SignedVerdict,
+    request: &[u8; 32],
+) -> Result<(), AccountError> {
+    let altered = || AccountError::LinkAltered;
+    let mut statements = chain.records().iter().filter_map(|record| {
+        let parsed = record.statement.as_ref()?.parse().ok()?;
+        match &parsed.body {
+            Body::DeviceAdded(added) if added.device == keys.device() => parsed.entry.signer,
+            _ => None,
+        }
+    });
+    let stated_by = statements.next().ok_or_else(altered)?;
+    let entry = chain.view().device(&stated_by).ok_or_else(altered)?;
+    signed
+        .verify(&entry.added.signing.ed25519())
+        .map_err(|_| altered())?;
+    let verdict = signed.peek().map_err(|_| altered())?;
+    let gift = verdict
+        .gift
+        .filter(|_| verdict.request == *request)
+        .ok_or_else(altered)?;
+    let info = gift_info(&chain.account(), &keys.device(), request);
+    let sealed = (gift.encapsulated.as_slice(), gift.ciphertext.as_slice());
+    let opened = epochs::open_for(keys.agreement(), &info, sealed).map_err(|_| altered())?;
+    let gift: WriterGift = cbor::decode(&opened).map_err(|_| altered())?;
+    let vaults = gift.vaults.iter();
     let vaults = vaults.map(|given| (given.vault, SecretBytes::copy_of(given.chunk_ids())));
-    keys.set_writer(WriterKeys::new(Zeroizing::new(watch), vaults.collect()));
+    keys.set_writer(WriterKeys::new(
+        Zeroizing::new(gift.watch.clone()),
+        vaults.collect(),
+    ));
+    Ok(())
 }

@@ -283,9 +283,9 @@ pub struct RevokedView {
     pub device: DeviceView,
     /// Whether it was revoked before already.
     pub was_revoked: bool,
-    /// Keys that were renewed beyond those that came with the revocation itself.
+    /// Keys that were renewed.
     pub renewed: u64,
-    /// Keys that it held and that this device cannot renew, because it does not have them.
+    /// Keys that revoked devices hold and that this device cannot renew, because it does not have them.
     pub left: u64,
 }
 

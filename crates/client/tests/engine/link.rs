@@ -11,10 +11,10 @@ use candor_client::commands::{
 use candor_client::engine;
 use candor_wire::api::{ChainPage, LinkReply};
 use candor_wire::cbor;
-use candor_wire::linking::{LINK_MAX_MS, LinkCode};
+use candor_wire::linking::{LINK_MAX_MS, LinkCode, LinkPlace, SignedVerdict, Verdict};
 use candor_wire::statement::Role;
 
-use crate::hostile::{assert_refused, is, with_body};
+use crate::hostile::{assert_refused, is, rogue, with_body};
 use crate::world::{Person, World, assert_same};
 
 fn code(person: &Person, write_only: bool) -> LinkCode {
@@ -31,8 +31,9 @@ fn asked(person: &Person) -> Result<LinkAskView, Failure> {
     }
 }
 
-fn answer(person: &Person, accept: bool) -> Result<View, Failure> {
-    person.ask(Command::DeviceLinkAnswer { accept })
+fn answer(person: &Person, digits: &str, accept: bool) -> Result<View, Failure> {
+    let digits = digits.to_owned();
+    person.ask(Command::DeviceLinkAnswer { accept, digits })
 }
 
 /// The new device's side, which tells its digits to `tell`.
@@ -67,7 +68,7 @@ fn link(
         });
         let asked = asked(person).unwrap();
         let shown = told.recv().unwrap();
-        answer(person, accept).unwrap();
+        answer(person, &asked.digits, accept).unwrap();
         (asked, shown, joining.join().unwrap())
     })
 }
@@ -176,7 +177,8 @@ fn whoever_is_not_taken_in_gets_nothing() {
     home.ask(Command::DeviceList).unwrap();
     assert_eq!(world.kinds(&home).len(), length, "nothing was stated");
     // The same folder may try again, and a second answer is to nobody.
-    assert_eq!(answer(&home, true).unwrap_err().kind, FailureKind::Usage);
+    let twice = answer(&home, "123 456", true);
+    assert_eq!(twice.unwrap_err().kind, FailureKind::Usage);
     let (_, _, phone) = link(&world, &home, "phone", (false, true));
     phone.unwrap().ask(Command::DeviceList).unwrap();
     assert_eq!(home.alarms(), Vec::<String>::new());
@@ -195,13 +197,13 @@ fn a03_a_code_is_good_once() {
                 tells.send(()).unwrap()
             })
         });
-        asked(&home).unwrap();
+        let digits = asked(&home).unwrap().digits;
         told.recv().unwrap();
         let second = join(&world, "second", &code, &mut |_: &str| panic!("no digits"));
         let failure = second.map(drop).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Policy);
         assert!(failure.sentence.contains("used"), "{failure:?}");
-        answer(&home, true).unwrap();
+        answer(&home, &digits, true).unwrap();
         first.join().unwrap().unwrap();
     });
     // Used up, it is of no use to anybody later either.
@@ -229,12 +231,13 @@ fn a03_a_code_is_over_after_ten_minutes() {
     assert_eq!(devices(&home).len(), 1);
 }
 
-/// Whatever a cell changes in what is left at a link, somebody notices, and nobody is taken in.
+/// Whatever a cell changes in what is left at a link before the person is asked, somebody notices, and nobody is taken
+/// in.
 #[test]
 fn a03_messages_that_a_cell_alters_are_refused() {
     let world = World::new();
     let home = with_backup(&world);
-    for (place, by_home) in [(0, true), (1, false), (2, true), (3, false)] {
+    for (place, by_home) in [(0, true), (1, false), (2, true)] {
         world.wire.twist(move |request, reply| {
             let at_link = request.uri().path().starts_with("/v1/links/");
             if request.method() != "GET" || !at_link || reply.status() != 200 {
@@ -256,13 +259,15 @@ fn a03_messages_that_a_cell_alters_are_refused() {
                 at_home.cancel();
                 joined.map(drop)
             });
-            let ask = |command| {
-                home.engine
-                    .execute(command, &mut |_| {}, &at_home)
-                    .map(drop)
-            };
-            let waited = ask(Command::DeviceLinkWait)
-                .and_then(|()| ask(Command::DeviceLinkAnswer { accept: true }));
+            let ask = |command| home.engine.execute(command, &mut |_| {}, &at_home);
+            let waited = ask(Command::DeviceLinkWait).and_then(|view| {
+                let View::LinkAsk(LinkAskView { digits, .. }) = view else {
+                    panic!("another view")
+                };
+                let accept = true;
+                ask(Command::DeviceLinkAnswer { accept, digits })
+            });
+            let waited = waited.map(drop);
             if waited.is_err() {
                 at_phone.cancel();
             }
@@ -272,10 +277,136 @@ fn a03_messages_that_a_cell_alters_are_refused() {
         assert_refused(&failure, "altered on its way");
         world.wire.honest();
     }
-    // What the person had said yes to before the verdict was altered is on the chain, and can be revoked.
-    let taken_in = devices(&home).len() - 1;
-    assert!(taken_in <= 2, "{taken_in}");
+    assert_eq!(devices(&home).len(), 1);
     assert_eq!(home.alarms().len(), 2);
+}
+
+/// Somebody who saw the code stands between the two, with the cell's help: they cannot choose their random bytes after
+/// they saw the other side's, since those were committed to.
+#[test]
+fn a03_whoever_stands_between_cannot_choose_the_digits() {
+    let world = World::new();
+    let home = with_backup(&world);
+    let code = code(&home, false);
+    // In place of what the new device opens: 32 bytes of their own, sealed with the code's key as they should be.
+    let key = code.secret.key(LinkPlace::Opening);
+    let name = *code.secret.signing().public().ed25519().as_bytes();
+    let mut sealed = vec![7; 12];
+    let mut chosen = vec![9; 32];
+    let cipher = ring::aead::UnboundKey::new(&ring::aead::AES_256_GCM, &key).unwrap();
+    let nonce = ring::aead::Nonce::assume_unique_for_key([7; 12]);
+    ring::aead::LessSafeKey::new(cipher)
+        .seal_in_place_append_tag(nonce, ring::aead::Aad::from(name), &mut chosen)
+        .unwrap();
+    sealed.extend(chosen);
+    let path = format!("/v1/links/{}", candor_wire::ids::to_hex(&name));
+    world.wire.twist(move |request, reply| {
+        if request.method() != "GET" || request.uri().path() != path || reply.status() != 200 {
+            return reply;
+        }
+        let mut link: LinkReply = cbor::decode(reply.body()).unwrap();
+        if let Some(opening) = &mut link.messages[2].sealed {
+            opening.clone_from(&sealed);
+        }
+        with_body(&reply, cbor::encode(&link))
+    });
+    let cancel = Cancel::default();
+    let failure = std::thread::scope(|scope| {
+        let joining = scope.spawn(|| {
+            let params = world.params("phone", code.cell.clone());
+            engine::join_account(params, &code, &mut |_: &str| {}, &cancel).map(drop)
+        });
+        let failure = asked(&home).unwrap_err();
+        // And whoever waits at the other end is told.
+        let declined = joining.join().unwrap().unwrap_err();
+        assert_eq!(declined.kind, FailureKind::Policy, "{declined:?}");
+        failure
+    });
+    assert_refused(&failure, "altered on its way");
+    world.wire.honest();
+    assert_eq!(devices(&home).len(), 1);
+    // The yes is for the digits that were compared, and for no others.
+    let code = self::code(&home, false);
+    std::thread::scope(|scope| {
+        let joining = scope.spawn(|| join(&world, "tablet", &code, &mut |_: &str| {}).map(drop));
+        let shown = asked(&home).unwrap().digits;
+        let other = if shown == "000 000" {
+            "000 001"
+        } else {
+            "000 000"
+        };
+        let refused = answer(&home, other, true).unwrap_err();
+        assert_eq!(refused.kind, FailureKind::Usage);
+        world.clock.forward_ms(LINK_MAX_MS);
+        world.cell_clock.forward_ms(LINK_MAX_MS);
+        assert!(joining.join().unwrap().is_err());
+    });
+    assert_eq!(devices(&home).len(), 1);
+}
+
+/// A yes that comes too late takes nobody in.
+#[test]
+fn a_yes_after_the_code_is_over_changes_nothing() {
+    let world = World::new();
+    let home = with_backup(&world);
+    let code = code(&home, false);
+    std::thread::scope(|scope| {
+        let joining = scope.spawn(|| join(&world, "phone", &code, &mut |_: &str| {}).map(drop));
+        let digits = asked(&home).unwrap().digits;
+        world.clock.forward_ms(LINK_MAX_MS);
+        world.cell_clock.forward_ms(LINK_MAX_MS);
+        let late = answer(&home, &digits, true).unwrap_err();
+        assert_eq!(late.kind, FailureKind::Policy);
+        assert!(joining.join().unwrap().is_err());
+    });
+    assert_eq!(devices(&home).len(), 1);
+}
+
+/// Whoever saw the code leaves a no in the place of the verdict: the new device believes the chain.
+#[test]
+fn a_no_that_somebody_else_left_changes_nothing() {
+    let world = World::new();
+    let home = with_backup(&world);
+    let code = code(&home, false);
+    let key = code.secret.key(LinkPlace::Verdict);
+    let name = *code.secret.signing().public().ed25519().as_bytes();
+    let no = SignedVerdict::sign(
+        &Verdict {
+            version: 1,
+            accepted: false,
+            request: [0; 32],
+            gift: None,
+        },
+        rogue().ed25519(),
+    );
+    let mut chosen = cbor::encode(&no);
+    let cipher = ring::aead::UnboundKey::new(&ring::aead::AES_256_GCM, &key).unwrap();
+    let nonce = ring::aead::Nonce::assume_unique_for_key([7; 12]);
+    ring::aead::LessSafeKey::new(cipher)
+        .seal_in_place_append_tag(nonce, ring::aead::Aad::from(name), &mut chosen)
+        .unwrap();
+    let mut sealed = vec![7; 12];
+    sealed.extend(chosen);
+    world.wire.twist(move |request, reply| {
+        let at_link = request.uri().path().starts_with("/v1/links/");
+        if request.method() != "GET" || !at_link || reply.status() != 200 {
+            return reply;
+        }
+        let mut link: LinkReply = cbor::decode(reply.body()).unwrap();
+        if let Some(verdict) = &mut link.messages[3].sealed {
+            verdict.clone_from(&sealed);
+        }
+        with_body(&reply, cbor::encode(&link))
+    });
+    let joined = std::thread::scope(|scope| {
+        let joining = scope.spawn(|| join(&world, "phone", &code, &mut |_: &str| {}));
+        let digits = asked(&home).unwrap().digits;
+        answer(&home, &digits, true).unwrap();
+        joining.join().unwrap()
+    });
+    world.wire.honest();
+    joined.unwrap().ask(Command::DeviceList).unwrap();
+    assert_eq!(devices(&home).len(), 2);
 }
 
 /// A cell that shows the new device another history than the one that the old device's code names.
@@ -292,7 +423,7 @@ fn a16_a_new_device_is_shown_no_other_chain() {
             })
             .map(drop)
         });
-        asked(&home).unwrap();
+        let digits = asked(&home).unwrap().digits;
         told.recv().unwrap();
         // To whoever begins to read: less than the old device knew.
         let short = code.chain_length - 1;
@@ -306,7 +437,7 @@ fn a16_a_new_device_is_shown_no_other_chain() {
             page.length = page.records.len() as u64;
             with_body(&reply, cbor::encode(&page))
         });
-        answer(&home, true).unwrap();
+        answer(&home, &digits, true).unwrap();
         joining.join().unwrap().unwrap_err()
     });
     assert_refused(&failure, "not the one that the other device knows");
@@ -337,7 +468,7 @@ fn a_link_survives_a_restart_of_the_cell() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     assert_eq!(told.lock().unwrap().as_deref(), Some(asked.digits.as_str()));
-    answer(&home, true).unwrap();
+    answer(&home, &asked.digits, true).unwrap();
     let phone = Person {
         engine: joining.join().unwrap().unwrap(),
     };
@@ -351,7 +482,8 @@ fn waiting_for_a_device_can_be_stopped() {
     let home = with_backup(&world);
     assert_eq!(asked(&home).unwrap_err().kind, FailureKind::Usage);
     let _code = code(&home, false);
-    assert_eq!(answer(&home, true).unwrap_err().kind, FailureKind::Usage);
+    let early = answer(&home, "123 456", true);
+    assert_eq!(early.unwrap_err().kind, FailureKind::Usage);
     let code = code(&home, false);
     let cancel = Cancel::default();
     cancel.cancel();

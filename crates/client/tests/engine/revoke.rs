@@ -58,8 +58,9 @@ fn a_revoked_device_is_out_and_the_others_go_on() {
     let done = revoke(&home, "laptop").unwrap();
     assert!(!done.was_revoked && done.device.revoked_ms.is_some());
     assert_eq!(
-        (done.device.name.as_deref(), done.renewed),
-        (Some("laptop"), 0)
+        (done.device.name.as_deref(), done.renewed, done.left),
+        // The account's key, and those of two vaults.
+        (Some("laptop"), 3, 0)
     );
     for failure in [
         laptop.run().unwrap_err(),

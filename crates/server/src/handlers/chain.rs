@@ -10,12 +10,12 @@ use candor_store::{AppendOutcome, ChainAppend, ChainRow, ChainTip, HeadMark, Non
 use candor_wire::api::{API_VERSION, AppendChain, Appended, ChainPage, ErrorCode};
 use candor_wire::cbor::{self, CodecError};
 use candor_wire::cell::{Acknowledgement, CELL_FORMAT_VERSION, SignedAcknowledgement};
-use candor_wire::chain::{AccountView, Record};
+use candor_wire::chain::{AccountView, DeviceEntry, Record};
 use candor_wire::consent_record::ConsentRecord;
 use candor_wire::erasure::{self, receipt_name};
 use candor_wire::errand::Purpose;
 use candor_wire::ids::{AccountId, DeviceId, Label, VaultId};
-use candor_wire::limits::{PAGE_MAX_ENTRIES, REQUEST_SKEW_SECONDS};
+use candor_wire::limits::{DEVICES_MAX, PAGE_MAX_ENTRIES, REQUEST_SKEW_SECONDS};
 use candor_wire::sign::Domain;
 use candor_wire::statement::{Body, Kind, Role, Statement, genesis_link, link};
 use candor_wire::time::Millis;
@@ -139,22 +139,33 @@ pub(super) fn extend(
     })
 }
 
-/// Devices that the records revoke.
-fn revoked_devices(records: &[Record]) -> Vec<DeviceId> {
+/// Devices of the account that the caller, who may, says are to be revoked: with its signature, so that nobody is
+/// held by what others make up.
+fn revoked_devices(
+    view: &AccountView,
+    signer: Option<DeviceId>,
+    records: &[Record],
+) -> Vec<DeviceId> {
+    let may = signer.is_none_or(|device| {
+        let entry = view.device(&device);
+        entry.is_some_and(|entry| entry.is_live() && entry.added.role == Role::Full)
+    });
+    let Some(key) = view.key_of(signer.as_ref()).filter(|_| may) else {
+        return Vec::new();
+    };
+    let is_live = |device: &DeviceId| view.device(device).is_some_and(DeviceEntry::is_live);
     let revocations = records
         .iter()
         .filter(|record| record.kind == Kind::DeviceRevoked)
-        .filter_map(|record| record.statement.as_ref()?.parse().ok());
+        .take(DEVICES_MAX)
+        .filter_map(|record| record.statement.as_ref()?.parse().ok())
+        .filter(|parsed| parsed.entry.account == view.account() && parsed.entry.signer == signer)
+        .filter(|parsed| parsed.verify(key).is_ok());
     let devices = revocations.filter_map(|parsed| match parsed.body {
         Body::DeviceRevoked(revoked) => Some(revoked.device),
         _ => None,
     });
-    devices.collect()
-}
-
-fn may_revoke(view: &AccountView, device: &DeviceId) -> bool {
-    let entry = view.device(device);
-    entry.is_some_and(|entry| entry.is_live() && entry.added.role == Role::Full)
+    devices.filter(is_live).collect()
 }
 
 /// Where the heads stand that a revocation pins; `None` for every other statement.
@@ -371,19 +382,34 @@ async fn append_checked(
         nonce,
         now,
     } = call;
-    // A device that is about to be revoked does not outrun that by moving heads or the chain all the time.
-    let revoked = revoked_devices(&request.records);
     let _held = shared.views.hold(&account).await;
     // The view at the gate may be behind by now.
     let folded = views::folded_while_held(shared, account)
         .await?
         .ok_or(ErrorCode::NotFound)?;
+    let revokes = request
+        .records
+        .iter()
+        .any(|record| record.kind == Kind::DeviceRevoked);
+    if !revokes && signer.is_some_and(|device| shared.is_held(&account, &device, now)) {
+        return Err(ErrorCode::Busy.into());
+    }
+    // A device that is about to be revoked does not outrun that by moving heads or the chain all the time.
+    let hold = |records: &[Record]| {
+        let devices = revoked_devices(&folded.view, signer, records);
+        shared.hold_devices(account, &devices, now);
+    };
     if folded.view.tip() != request.after {
-        if signer.is_none_or(|device| may_revoke(&folded.view, &device)) {
-            shared.hold_devices(&revoked, now);
+        if revokes {
+            hold(&request.records);
         }
         return Err(ErrorCode::Conflict.into());
     }
+    let to_hold = if revokes {
+        revoked_devices(&folded.view, signer, &request.records)
+    } else {
+        Vec::new()
+    };
     let expected = ChainTip {
         sequence: folded.view.next_sequence() - 1,
         link: folded.view.tip(),
@@ -412,7 +438,7 @@ async fn append_checked(
     };
     let outcome = shared.records.append(nonce, append).await;
     if let Ok(AppendOutcome::HeadsMoved | AppendOutcome::Conflict(_)) = outcome {
-        shared.hold_devices(&revoked, now);
+        shared.hold_devices(account, &to_hold, now);
     }
     if !matches!(outcome, Ok(AppendOutcome::Appended(_))) {
         // Whatever is there now, this memory of it may be behind.

@@ -136,6 +136,12 @@ pub(super) async fn swap(
             .check_head(&vault, &head, &request.head.hash())
             .is_err();
         if is_void || is_behind(view, vault, &head) {
+            // The answer to an earlier try may have been lost, and the chain have gone on since.
+            let there = shared.records.head(account, vault).await;
+            let there = there.map_err(|error| Refusal::of_records(&error))?;
+            if there.is_some_and(|there| there.mark == mark) {
+                return Ok(reply::done());
+            }
             // The device has not heard of newer keys yet: it reads the chain, and writes under those.
             return Err(ErrorCode::Conflict.into());
         }

@@ -4,8 +4,8 @@ use candor_testkit::sample::*;
 use candor_wire::cell::Invitation;
 use candor_wire::ids::Link;
 use candor_wire::linking::{
-    JoinRequest, LINKING_VERSION, LinkCode, LinkCodeError, LinkPlace, LinkSecret, Transcript,
-    Verdict, commitment, digits,
+    GivenVault, JoinRequest, LINKING_VERSION, LinkCode, LinkCodeError, LinkPlace, LinkSecret,
+    SignedVerdict, Transcript, Verdict, WriterGift, commitment, digits,
 };
 use candor_wire::statement::Role;
 
@@ -42,9 +42,27 @@ pub(crate) fn verdict() -> Verdict {
     Verdict {
         version: LINKING_VERSION,
         accepted: true,
-        watch: None,
-        vaults: Vec::new(),
+        request: [0x44; 32],
+        gift: None,
     }
+}
+
+pub(crate) fn gift() -> WriterGift {
+    WriterGift {
+        watch: vec![0x66; 32],
+        vaults: vec![GivenVault::new(VAULT, [0x67; 32])],
+    }
+}
+
+#[test]
+fn a_yes_is_believed_under_one_key() {
+    let signed = SignedVerdict::sign(&verdict(), laptop().ed25519());
+    assert_eq!(signed.peek(), Ok(verdict()));
+    assert!(signed.verify(&laptop().public().ed25519()).is_ok());
+    assert!(signed.verify(&phone().public().ed25519()).is_err());
+    let mut altered = signed;
+    *altered.verdict.last_mut().unwrap() ^= 1;
+    assert!(altered.verify(&laptop().public().ed25519()).is_err());
 }
 
 #[test]

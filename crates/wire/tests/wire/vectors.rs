@@ -15,7 +15,7 @@ use candor_wire::erasure::{Erasure, ErasureAsked, ErasureCancelled, SignedErasur
 use candor_wire::errand::SignedErrand;
 use candor_wire::head::SignedHead;
 use candor_wire::ids::{ObjectId, Salt, from_hex, to_hex};
-use candor_wire::linking::{JoinRequest, LinkCode, Verdict};
+use candor_wire::linking::{JoinRequest, LinkCode, Verdict, WriterGift};
 use candor_wire::revocation::DeviceRevoked;
 use candor_wire::statement::*;
 use candor_wire::time::Millis;
@@ -192,6 +192,11 @@ fn bodies() {
         "link-verdict.txt",
         "What the person said about it.",
         &[("yes", encode(&crate::linking::verdict()))],
+    );
+    check::<WriterGift>(
+        "link-gift.txt",
+        "What a write-only device is given.",
+        &[("one-vault", encode(&crate::linking::gift()))],
     );
     check::<DeviceRevoked>(
         "device-revoked.txt",
