@@ -120,7 +120,7 @@ pub(crate) struct AccountRecover {
     /// What this device may do
     #[arg(long, value_enum, default_value = "full")]
     pub(crate) role: Role,
-    /// Take every other device out of the account in the same step: when one was stolen, and there is no other to revoke it with
+    /// Take every other device out of the account first: when one was stolen, and there is no other to revoke it with
     #[arg(long)]
     pub(crate) revoke_others: bool,
     /// File with the 24 words. Without it, they are asked for

@@ -396,7 +396,7 @@ pub struct Known<'a> {
     pub phrase: &'a RecoveryPhrase,
     /// The first statement of its chain, if the device belonged to it before.
     pub genesis: Option<StatementId>,
-    /// Whether every other device is revoked, in the same append that enrols this one.
+    /// Whether every other device is revoked before this one is enrolled.
     pub revoke_others: bool,
 }
 

@@ -92,8 +92,8 @@ pub fn create_account(params: EnrolParams, phrase: &RecoveryPhrase) -> Result<En
 /// A home that belonged to the account before keeps its sets and what it saw, and joins as a new device. One
 /// that the cell still knows is refused.
 ///
-/// With `revoke_others` every other device of the account is revoked in the same step: nobody who holds one gets in
-/// between.
+/// With `revoke_others` every other device of the account is revoked first, by the root key: when this one is enrolled,
+/// nobody who holds another gets in between.
 pub fn recover_account(
     params: EnrolParams,
     phrase: &RecoveryPhrase,
