@@ -21,13 +21,12 @@ use candor_wire::linking::{
 use candor_wire::statement::{Body, DeviceAdded, Role};
 use zeroize::Zeroizing;
 
-use crate::account::{self, APPEND_TRIES_MAX, AccountError, Given, Linked, Tried};
+use crate::account::{self, APPEND_TRIES_MAX, AccountError, Given, Linked, Tried, next_batch};
 use crate::api::{Api, ApiError};
 use crate::chain::Chain;
 use crate::commands::{Failure, FailureKind, LinkAskView, LinkCodeView, View};
 use crate::engine::{Engine, lock, unknown_chain};
 use crate::epochs::{self, EpochError, Recipients};
-use crate::revoke_flow::next_batch;
 
 /// A link that this device opened.
 pub(crate) struct OpenLink {

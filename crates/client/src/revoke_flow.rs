@@ -12,35 +12,17 @@ use candor_vault::report::Cancel;
 use candor_wire::chain::AccountView as ChainView;
 use candor_wire::epoch::EpochRecord;
 use candor_wire::errand::Purpose;
-use candor_wire::limits::BODY_MAX_BYTES;
 use candor_wire::revocation::HeadPin;
-use candor_wire::statement::{Body, Role};
-use candor_wire::{DeviceId, VaultId, cbor};
+use candor_wire::statement::Role;
+use candor_wire::{DeviceId, VaultId};
 
-use crate::account::{self, APPEND_TRIES_MAX, AccountError, Renewal, Tried};
+use crate::account::{self, APPEND_TRIES_MAX, AccountError, Tried, next_batch};
 use crate::api::Api;
 use crate::chain::Chain;
 use crate::commands::{DeviceView, Failure, FailureKind, RevokedView, View};
 use crate::engine::Engine;
 use crate::epochs::Recipients;
 use crate::memory::RememberedHead;
-
-/// What the epochs of one append may weigh: a quarter of what a cell takes, since the signatures of an epoch weigh as
-/// much again.
-const BATCH_MAX_BYTES: usize = BODY_MAX_BYTES / 4;
-
-/// Takes renewals off the front until the batch is full.
-pub(crate) fn next_batch(renewals: &mut Vec<Renewal>) -> Vec<Body> {
-    let (mut batch, mut bytes) = (Vec::new(), 0);
-    while let Some(next) = renewals.first() {
-        bytes += cbor::encode(&next.record).len();
-        if bytes > BATCH_MAX_BYTES && !batch.is_empty() {
-            break;
-        }
-        batch.push(Body::Epoch(Box::new(renewals.remove(0).record)));
-    }
-    batch
-}
 
 impl Engine {
     /// Revokes a device of the account and renews every key that it held (errand: revoke).

@@ -1,9 +1,10 @@
 //! Renewing epochs: new keys for the account or a vault, wrapped to the devices that belong to it now.
 
-use candor_wire::VaultId;
 use candor_wire::chain::AccountView;
 use candor_wire::epoch::EpochRecord;
+use candor_wire::limits::BODY_MAX_BYTES;
 use candor_wire::statement::{Body, Kind};
+use candor_wire::{VaultId, cbor};
 
 use super::append::{Tried, try_append};
 use super::{APPEND_TRIES_MAX, AccountError, Surroundings};
@@ -13,14 +14,6 @@ use crate::epochs::{self, AgreementSecret, EpochError, Recipients, ScopeKeys};
 use crate::keystore::KeyStore;
 use crate::memory::Memory;
 
-/// A scope's next epoch, before it is stated.
-pub(crate) struct Renewal {
-    /// What is stated.
-    pub(crate) record: EpochRecord,
-    /// What the key store holds once it is.
-    pub(crate) keys: ScopeKeys,
-}
-
 /// The next epochs of all scopes that `which` picks and whose newest keys this device holds, wrapped to `recipients`.
 pub(crate) fn renewals(
     view: &AccountView,
@@ -28,7 +21,7 @@ pub(crate) fn renewals(
     recipients: &Recipients,
     which: impl Fn(Option<VaultId>, &EpochRecord) -> bool,
     surroundings: Surroundings<'_>,
-) -> Result<Vec<Renewal>, AccountError> {
+) -> Result<Vec<EpochRecord>, AccountError> {
     let mut renewals = Vec::new();
     for scope in std::iter::once(None).chain(view.vaults().map(Some)) {
         let Some(record) = view.epoch(scope).filter(|record| which(scope, record)) else {
@@ -40,12 +33,29 @@ pub(crate) fn renewals(
             continue;
         };
         match epochs::rotate(view.account(), held, recipients, surroundings.entropy) {
-            Ok((record, keys)) => renewals.push(Renewal { record, keys }),
+            Ok((record, _)) => renewals.push(record),
             Err(EpochError::TooMany) => {}
             Err(error) => return Err(error.into()),
         }
     }
     Ok(renewals)
+}
+
+/// What the epochs of one append may weigh: a quarter of what a cell takes, since the signatures of an epoch weigh as
+/// much again.
+const BATCH_MAX_BYTES: usize = BODY_MAX_BYTES / 4;
+
+/// Takes renewals off the front until the batch is full.
+pub(crate) fn next_batch(renewals: &mut Vec<EpochRecord>) -> Vec<Body> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while let Some(next) = renewals.first() {
+        bytes += cbor::encode(next).len();
+        if bytes > BATCH_MAX_BYTES && !batch.is_empty() {
+            break;
+        }
+        batch.push(Body::Epoch(Box::new(renewals.remove(0))));
+    }
+    batch
 }
 
 /// Renews every epoch that is not wrapped to this device, whose keys the recovery key opens.
@@ -58,22 +68,20 @@ pub(super) async fn join_epochs(
     surroundings: Surroundings<'_>,
 ) -> Result<(), AccountError> {
     let device = Some(keys.device());
-    for _ in 0..APPEND_TRIES_MAX {
+    let mut lost = 0;
+    while lost < APPEND_TRIES_MAX {
         // Somebody else may have renewed some meanwhile.
         open_all(chain, keys, recovery)?;
         let recipients = Recipients::of(chain.view());
         let is_other = |_, record: &EpochRecord| record.wrap_for(device).is_none();
-        let renewals = renewals(chain.view(), keys, &recipients, is_other, surroundings)?;
-        if renewals.is_empty() {
+        let mut renewals = renewals(chain.view(), keys, &recipients, is_other, surroundings)?;
+        // Many vaults take several appends. What this device stated, the recovery key opens in the next round.
+        let bodies = next_batch(&mut renewals);
+        if bodies.is_empty() {
             return Ok(());
         }
-        let (bodies, renewed): (Vec<Body>, Vec<ScopeKeys>) = renewals
-            .into_iter()
-            .map(|one| (Body::Epoch(Box::new(one.record)), one.keys))
-            .unzip();
-        if try_append(api, chain, memory, keys, bodies, surroundings).await? == Tried::Done {
-            renewed.into_iter().for_each(|scope| keys.put_keys(scope));
-            return Ok(());
+        if try_append(api, chain, memory, keys, bodies, surroundings).await? == Tried::Lost {
+            lost += 1;
         }
     }
     Err(AccountError::Contended)
