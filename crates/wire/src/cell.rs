@@ -7,9 +7,8 @@
 //! 3. Whoever appends a statement gets an [`Acknowledgement`]: the cell's signed promise that it
 //!    holds the statement durably at that place of the chain.
 
-use base64::Engine as _;
-
 use crate::cbor::{self, Canonical, CodecError};
+use crate::checked_text::{self, TextFault};
 use crate::ids::{AccountId, CellId, Link, StatementId, to_hex};
 use crate::re_anchor::LogPoint;
 use crate::sign::{Domain, Ed25519Public, Ed25519Secret, Ed25519Signature};
@@ -360,7 +359,6 @@ pub enum InvitationError {
 
 impl Invitation {
     const PREFIX: &'static str = "candor1:";
-    const CHECK_BYTES: usize = 4;
 
     /// The cell that it names.
     pub fn cell(&self) -> CellId {
@@ -369,25 +367,12 @@ impl Invitation {
 
     /// Reads the text form. White space around it is ignored.
     pub fn from_text(text: &str) -> Result<Self, InvitationError> {
-        let encoded = text
-            .trim()
-            .strip_prefix(Self::PREFIX)
-            .ok_or(InvitationError::Prefix)?;
-        if encoded.len() > INVITATION_MAX_BYTES * 2 {
-            return Err(InvitationError::Damaged);
-        }
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .decode(encoded)
-            .map_err(|_| InvitationError::Damaged)?;
-        let split = bytes
-            .len()
-            .checked_sub(Self::CHECK_BYTES)
-            .ok_or(InvitationError::Damaged)?;
-        let (content, check) = bytes.split_at(split);
-        if blake3::hash(content).as_bytes()[..Self::CHECK_BYTES] != *check {
-            return Err(InvitationError::Damaged);
-        }
-        let invitation: Self = cbor::decode(content).map_err(|_| InvitationError::Content)?;
+        let content = checked_text::read(Self::PREFIX, text, INVITATION_MAX_BYTES);
+        let content = content.map_err(|fault| match fault {
+            TextFault::Prefix => InvitationError::Prefix,
+            TextFault::Damaged => InvitationError::Damaged,
+        })?;
+        let invitation: Self = cbor::decode(&content).map_err(|_| InvitationError::Content)?;
         let is_sound = invitation.is_sound();
         is_sound
             .then_some(invitation)
@@ -406,10 +391,6 @@ impl Invitation {
 
     /// The text form.
     pub fn to_text(&self) -> String {
-        let mut bytes = cbor::encode(self);
-        let check = *blake3::hash(&bytes).as_bytes();
-        bytes.extend_from_slice(&check[..Self::CHECK_BYTES]);
-        let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&bytes);
-        format!("{}{encoded}", Self::PREFIX)
+        checked_text::write(Self::PREFIX, cbor::encode(self))
     }
 }

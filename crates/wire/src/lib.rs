@@ -8,6 +8,7 @@ pub mod api;
 pub mod cbor;
 pub mod cell;
 pub mod chain;
+mod checked_text;
 pub mod consent_record;
 pub mod epoch;
 pub mod erasure;

@@ -19,12 +19,12 @@
 //! the cell, and with the other half both sides sign what they ask there. So nobody else writes or reads anything, and
 //! the cell learns nothing. What it could do is not deliver. Threats: rows A3, A16.
 
-use base64::Engine as _;
 use hmac::{KeyInit as _, Mac as _};
 use zeroize::Zeroize;
 
 use crate::cbor::{self, Canonical, CodecError};
 use crate::cell::Invitation;
+use crate::checked_text::{self, TextFault};
 use crate::ids::{AccountId, CellId, DeviceId, Link, VaultId};
 use crate::sign::{
     BadSignature, Domain, Ed25519Public, Ed25519Secret, Ed25519Signature, PublicKey, SecretKey,
@@ -195,29 +195,15 @@ pub enum LinkCodeError {
 
 impl LinkCode {
     const PREFIX: &'static str = "candor-link1:";
-    const CHECK_BYTES: usize = 4;
 
     /// Reads the text form. White space around it is ignored.
     pub fn from_text(text: &str) -> Result<Self, LinkCodeError> {
-        let encoded = text
-            .trim()
-            .strip_prefix(Self::PREFIX)
-            .ok_or(LinkCodeError::Prefix)?;
-        if encoded.len() > CODE_MAX_BYTES * 2 {
-            return Err(LinkCodeError::Damaged);
-        }
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .decode(encoded)
-            .map_err(|_| LinkCodeError::Damaged)?;
-        let split = bytes
-            .len()
-            .checked_sub(Self::CHECK_BYTES)
-            .ok_or(LinkCodeError::Damaged)?;
-        let (content, check) = bytes.split_at(split);
-        if blake3::hash(content).as_bytes()[..Self::CHECK_BYTES] != *check {
-            return Err(LinkCodeError::Damaged);
-        }
-        let code: Self = cbor::decode(content).map_err(|_| LinkCodeError::Content)?;
+        let content = checked_text::read(Self::PREFIX, text, CODE_MAX_BYTES);
+        let content = content.map_err(|fault| match fault {
+            TextFault::Prefix => LinkCodeError::Prefix,
+            TextFault::Damaged => LinkCodeError::Damaged,
+        })?;
+        let code: Self = cbor::decode(&content).map_err(|_| LinkCodeError::Content)?;
         let is_sound = code.version == LINKING_VERSION
             && code.cell.is_sound()
             && code.cell.right.is_none()
@@ -227,11 +213,7 @@ impl LinkCode {
 
     /// The text form.
     pub fn to_text(&self) -> String {
-        let mut bytes = cbor::encode(self);
-        let check = *blake3::hash(&bytes).as_bytes();
-        bytes.extend_from_slice(&check[..Self::CHECK_BYTES]);
-        let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&bytes);
-        format!("{}{encoded}", Self::PREFIX)
+        checked_text::write(Self::PREFIX, cbor::encode(self))
     }
 }
 
