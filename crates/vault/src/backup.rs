@@ -10,7 +10,7 @@
 //!
 //! What cannot be read never ends a run: it is listed in [`BackupOutcome::problems`] and left out.
 
-mod content;
+pub(crate) mod content;
 mod walk;
 
 use std::ffi::OsStr;

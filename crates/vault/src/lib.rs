@@ -51,6 +51,7 @@ pub mod restore;
 pub mod rules;
 mod seen;
 pub mod stat_cache;
+pub mod sync;
 mod sys;
 pub mod tree;
 

@@ -251,6 +251,12 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
     write_entry(entry.name.as_bytes(), entry, out).expect("memory takes every byte");
 }
 
+/// Encodes an entry under any name, as a hostile writer would.
+#[cfg(test)]
+pub(crate) fn encode_entry_as(name: &[u8], entry: &Entry, out: &mut Vec<u8>) {
+    write_entry(name, entry, out).expect("memory takes every byte");
+}
+
 fn write_entry(name: &[u8], entry: &Entry, out: &mut Vec<u8>) -> Result<(), Infallible> {
     let metadata = &entry.metadata;
     let own_fields = match &entry.kind {

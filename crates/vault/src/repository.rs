@@ -275,6 +275,16 @@ impl Repository {
     pub fn stage_snapshot(
         &self,
         snapshot: SnapshotEntry,
+        written: &Written,
+        sink: &dyn ObjectSink,
+    ) -> Result<Staged, RepositoryError> {
+        self.stage_with(snapshot, &[], written, sink)
+    }
+
+    fn stage_with(
+        &self,
+        snapshot: SnapshotEntry,
+        superfluous: &[SnapshotId],
         _written: &Written,
         sink: &dyn ObjectSink,
     ) -> Result<Staged, RepositoryError> {
@@ -289,6 +299,7 @@ impl Repository {
         if self.is_run {
             snapshots.clear();
         }
+        snapshots.retain(|entry| !superfluous.contains(&entry.id));
         snapshots.push(snapshot.clone());
         let change = Change {
             snapshots,
@@ -300,6 +311,18 @@ impl Repository {
         let mut staged = self.stage(change, sink)?;
         staged.snapshot = Some(snapshot);
         Ok(staged)
+    }
+
+    /// Stores what is needed for the head to move to a manifest with this version of a synced folder, and without
+    /// those that need not stay. See [`Repository::stage_snapshot`].
+    pub fn stage_version(
+        &self,
+        version: SnapshotEntry,
+        superfluous: &[SnapshotId],
+        written: &Written,
+        sink: &dyn ObjectSink,
+    ) -> Result<Staged, RepositoryError> {
+        self.stage_with(version, superfluous, written, sink)
     }
 
     /// Stores a manifest without these snapshots. What only they needed stays on the cell until it is pruned.

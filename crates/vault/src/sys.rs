@@ -258,6 +258,53 @@ pub(crate) fn rename_new(
     }
 }
 
+/// Moves an entry from one directory to another, unless something already has the new name. A file system without
+/// that rename gets a hard link in its stead, for files.
+pub(crate) fn rename_between(
+    old_directory: impl AsFd,
+    old: impl rustix::path::Arg + Copy,
+    new_directory: impl AsFd,
+    new: impl rustix::path::Arg + Copy,
+) -> Result<(), Errno> {
+    let flags = rustix::fs::RenameFlags::NOREPLACE;
+    match rustix::fs::renameat_with(&old_directory, old, &new_directory, new, flags) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            rustix::fs::linkat(&old_directory, old, &new_directory, new, AtFlags::empty())?;
+            rustix::fs::unlinkat(&old_directory, old, AtFlags::empty())
+        }
+        other => other,
+    }
+}
+
+/// Exchanges two entries in one step.
+pub(crate) fn exchange(
+    one_directory: impl AsFd,
+    one: impl rustix::path::Arg,
+    other_directory: impl AsFd,
+    other: impl rustix::path::Arg,
+) -> Result<(), Errno> {
+    let flags = rustix::fs::RenameFlags::EXCHANGE;
+    rustix::fs::renameat_with(one_directory, one, other_directory, other, flags)
+}
+
+/// Moves an entry over another one.
+pub(crate) fn replace(
+    old_directory: impl AsFd,
+    old: impl rustix::path::Arg,
+    new_directory: impl AsFd,
+    new: impl rustix::path::Arg,
+) -> Result<(), Errno> {
+    rustix::fs::renameat(old_directory, old, new_directory, new)
+}
+
+/// Removes an empty directory.
+pub(crate) fn remove_directory(
+    directory: impl AsFd,
+    name: impl rustix::path::Arg,
+) -> Result<(), Errno> {
+    rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
+}
+
 /// Removes a file.
 pub(crate) fn remove_file(directory: impl AsFd, name: impl rustix::path::Arg) -> Result<(), Errno> {
     rustix::fs::unlinkat(directory, name, AtFlags::empty())

@@ -9,10 +9,10 @@ use super::BackupError;
 use crate::chunk::CHUNK_MIN_BYTES;
 use crate::node::{EXTENTS_MAX, Extent, Kind, Reference, XATTR_VALUE_MAX_BYTES, XATTRS_MAX, Xattr};
 use crate::pack::Stream;
-use crate::report::ProblemKind;
+use crate::report::{Cancel, ProblemKind, Progress};
 use crate::sys::{self, Attributes, FileKind, Status};
 use crate::tree::ReferenceBuilder;
-use crate::writer::WriteError;
+use crate::writer::{WriteError, Writer};
 
 /// Bytes of a file that are cut in one go: bounds the list of chunks that the writer returns. One
 /// extra cut in a gibibyte costs nothing, and cutting finds its old places again after it.
@@ -27,10 +27,10 @@ const XATTRS_TOTAL_BYTES: usize = 512 * 1024;
 
 /// Buffers that are used for file after file.
 #[derive(Debug)]
-pub(super) struct Buffers {
-    pub(super) small: Vec<u8>,
-    pub(super) attributes: Vec<u8>,
-    pub(super) entry: Vec<u8>,
+pub(crate) struct Buffers {
+    small: Vec<u8>,
+    pub(crate) attributes: Vec<u8>,
+    pub(crate) entry: Vec<u8>,
 }
 
 impl Default for Buffers {
@@ -45,16 +45,16 @@ impl Default for Buffers {
 }
 
 /// A file that was stored.
-pub(super) struct Stored {
-    pub(super) kind: Kind,
-    pub(super) xattrs: Attributes,
-    pub(super) status: Status,
-    pub(super) changed: bool,
-    pub(super) attributes_lost: bool,
+pub(crate) struct Stored {
+    pub(crate) kind: Kind,
+    pub(crate) xattrs: Attributes,
+    pub(crate) status: Status,
+    pub(crate) changed: bool,
+    pub(crate) attributes_lost: bool,
 }
 
 /// Why a file was not stored.
-pub(super) enum FileError {
+pub(crate) enum FileError {
     /// The file alone has a problem; the run goes on.
     Problem(ProblemKind),
     /// The run cannot go on.
@@ -82,10 +82,20 @@ impl From<WriteError> for FileError {
     }
 }
 
-impl super::walk::Run<'_> {
+/// Reads files and stores what is in them.
+pub(crate) struct FileStore<'a> {
+    pub(crate) writer: &'a mut Writer,
+    pub(crate) buffers: &'a mut Buffers,
+    pub(crate) progress: &'a dyn Progress,
+    pub(crate) cancel: &'a Cancel,
+    /// Bytes of content that were read.
+    pub(crate) bytes_read: u64,
+}
+
+impl FileStore<'_> {
     /// Stores a regular file. It is read again when it changed meanwhile; when it keeps changing,
     /// what was read last is kept and reported.
-    pub(super) fn store_file(
+    pub(crate) fn store_file(
         &mut self,
         directory: BorrowedFd<'_>,
         name: &[u8],
@@ -163,18 +173,16 @@ impl super::walk::Run<'_> {
             let content = content?;
             for (id, length) in content.chunks {
                 references
-                    .push(Reference { id, length }, &mut self.writer)
+                    .push(Reference { id, length }, self.writer)
                     .map_err(FileError::from)?;
             }
-            self.stats.bytes_read += content.bytes;
+            self.bytes_read += content.bytes;
             if content.bytes < WINDOW_BYTES {
                 break;
             }
         }
         let found = reader.done;
-        let content = references
-            .finish(&mut self.writer)
-            .map_err(FileError::from)?;
+        let content = references.finish(self.writer).map_err(FileError::from)?;
         Ok(describe(content, &found, &list, open_ended, status.size))
     }
 
@@ -190,13 +198,11 @@ impl super::walk::Run<'_> {
                 .map_err(FileError::from)?;
             let length = u32::try_from(length).unwrap_or(u32::MAX);
             references
-                .push(Reference { id, length }, &mut self.writer)
+                .push(Reference { id, length }, self.writer)
                 .map_err(FileError::from)?;
         }
-        let content = references
-            .finish(&mut self.writer)
-            .map_err(FileError::from)?;
-        self.stats.bytes_read += length as u64;
+        let content = references.finish(self.writer).map_err(FileError::from)?;
+        self.bytes_read += length as u64;
         self.progress.advance(0, length as u64);
         let kind = Kind::File {
             size: length as u64,
@@ -321,7 +327,7 @@ impl Read for DataReader<'_> {
 }
 
 /// Sorts attributes for an entry; `None` when there is more than an entry may hold.
-pub(super) fn sorted_attributes(attributes: Attributes) -> Option<Vec<Xattr>> {
+pub(crate) fn sorted_attributes(attributes: Attributes) -> Option<Vec<Xattr>> {
     let total: usize = attributes
         .iter()
         .map(|(name, value)| name.len() + value.len())

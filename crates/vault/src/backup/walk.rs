@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use candor_wire::Nanos;
 use rustix::io::Errno;
 
-use super::content::{Buffers, FileError, sorted_attributes};
+use super::content::{Buffers, FileError, FileStore, Stored, sorted_attributes};
 use super::{BackupError, BackupStats};
 use crate::index::Index;
 use crate::name::Name;
@@ -357,6 +357,24 @@ impl Run<'_> {
         }
         self.count(&entry);
         Ok(Some((entry, believed)))
+    }
+
+    fn store_file(
+        &mut self,
+        directory: std::os::fd::BorrowedFd<'_>,
+        name: &[u8],
+        listed: &Status,
+    ) -> Result<Stored, FileError> {
+        let mut store = FileStore {
+            writer: &mut self.writer,
+            buffers: &mut self.buffers,
+            progress: self.progress,
+            cancel: self.cancel,
+            bytes_read: 0,
+        };
+        let stored = store.store_file(directory, name, listed);
+        self.stats.bytes_read += store.bytes_read;
+        stored
     }
 
     fn count(&mut self, entry: &Entry) {

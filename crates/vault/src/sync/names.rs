@@ -1,0 +1,103 @@
+//! Names of conflict copies: readable, by device and time, and never longer than a name may be.
+
+use candor_wire::Millis;
+
+use crate::name::NAME_MAX_BYTES;
+
+/// What every conflict copy has in its name.
+pub const CONFLICT_MARK: &str = " (conflict ";
+
+/// Longest part of a name that counts as its ending and stays behind the mark, in bytes.
+const ENDING_MAX_BYTES: usize = 16;
+
+/// Longest name of a device within a conflict copy's name, in bytes.
+const DEVICE_MAX_BYTES: usize = 40;
+
+/// The name for the copy number `attempt` of `name`: `report (conflict laptop 2026-11-26 120501).odt`.
+pub(crate) fn conflict_name(name: &[u8], device: &str, time: Millis, attempt: u32) -> Vec<u8> {
+    let split = name
+        .iter()
+        .rposition(|&byte| byte == b'.')
+        .filter(|&at| at > 0 && name.len() - at <= ENDING_MAX_BYTES)
+        .unwrap_or(name.len());
+    let (stem, ending) = name.split_at(split);
+    let (year, month, day) = date_of(time);
+    let second_of_day = time.0.rem_euclid(candor_wire::time::DAY_MS) / 1000;
+    let (hour, minute, second) = (
+        second_of_day / 3600,
+        second_of_day / 60 % 60,
+        second_of_day % 60,
+    );
+    let device: String = device
+        .chars()
+        .map(|c| if c == '/' || c.is_control() { '_' } else { c })
+        .scan(0, |used, c| {
+            *used += c.len_utf8();
+            (*used <= DEVICE_MAX_BYTES).then_some(c)
+        })
+        .collect();
+    let mut mark = format!(
+        "{CONFLICT_MARK}{device} {year:04}-{month:02}-{day:02} {hour:02}{minute:02}{second:02}"
+    );
+    if attempt > 0 {
+        mark.push_str(&format!(" {}", attempt + 1));
+    }
+    mark.push(')');
+    let room = NAME_MAX_BYTES.saturating_sub(mark.len() + ending.len());
+    let mut out = cut(stem, room).to_vec();
+    out.extend_from_slice(mark.as_bytes());
+    out.extend_from_slice(ending);
+    out
+}
+
+/// Year, month and day of a time, UTC: the proleptic Gregorian calendar by whole 400-year eras that begin in March.
+fn date_of(time: Millis) -> (i64, i64, i64) {
+    const DAYS_PER_ERA: i64 = 146_097;
+    // From the 1st of March of year 0 to the 1st of January 1970.
+    const EPOCH_DAYS: i64 = 719_468;
+    let days = time.0.div_euclid(candor_wire::time::DAY_MS) + EPOCH_DAYS;
+    let (era, day_of_era) = (days.div_euclid(DAYS_PER_ERA), days.rem_euclid(DAYS_PER_ERA));
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+/// The beginning of a name, without half a character at its end where it is text.
+fn cut(name: &[u8], room: usize) -> &[u8] {
+    if name.len() <= room {
+        return name;
+    }
+    let mut end = room;
+    while end > 0 && (name[end] & 0xc0) == 0x80 {
+        end -= 1;
+    }
+    &name[..end]
+}
+
+/// Whether a name is one that a conflict copy has.
+pub fn is_conflict_name(name: &[u8]) -> bool {
+    let mark = CONFLICT_MARK.as_bytes();
+    let Some(at) = name.windows(mark.len()).rposition(|window| window == mark) else {
+        return false;
+    };
+    let rest = &name[at + mark.len()..];
+    let Some(end) = rest.iter().rposition(|&byte| byte == b')') else {
+        return false;
+    };
+    // The date, ten digits and dashes, and the time, six digits, stand somewhere before the bracket.
+    rest[..end].windows(17).any(|window| {
+        window.iter().enumerate().all(|(at, &byte)| match at {
+            4 | 7 => byte == b'-',
+            10 => byte == b' ',
+            _ => byte.is_ascii_digit(),
+        })
+    })
+}

@@ -1,0 +1,392 @@
+//! The base of a synced folder, kept on the device: one row for each name that folder and vault have in common.
+//!
+//! Folders have numbers, and a row belongs to the number of its folder, so that a folder moves with everything
+//! below it by moving one row. What a round wants to record, but may record only once the head moved, waits in a
+//! table of its own. The file can always be deleted: a round without a base finds both sides equal where they
+//! are, and keeps both where they are not.
+
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use super::record::{Row, Stamp};
+use crate::node::References;
+
+/// Version of the file's tables.
+const STATE_VERSION: i64 = 1;
+
+/// The folder's own number.
+pub(crate) const TOP: i64 = 1;
+
+/// Why the record of a folder failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the record of a synced folder failed")]
+pub struct StateError(#[from] rusqlite::Error);
+
+/// The record of one synced folder. Used by one round at a time.
+#[derive(Debug)]
+pub struct State {
+    connection: Connection,
+    next: i64,
+}
+
+impl State {
+    /// Opens the record, making it if it is not there. A damaged one is begun anew.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        match Self::over(Connection::open(path)?) {
+            Err(StateError(error)) if is_damage(&error) => {
+                Self::delete(path);
+                Self::over(Connection::open(path)?)
+            }
+            opened => opened,
+        }
+    }
+
+    /// A record in memory.
+    pub fn in_memory() -> Result<Self, StateError> {
+        Self::over(Connection::open_in_memory()?)
+    }
+
+    /// Removes the files of a record. What cannot be removed shows up when it is opened again.
+    pub fn delete(path: &Path) {
+        for suffix in ["", "-wal", "-shm"] {
+            let mut file = path.as_os_str().to_owned();
+            file.push(suffix);
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    fn over(connection: Connection) -> Result<Self, StateError> {
+        connection.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8192;
+             PRAGMA temp_store = MEMORY;",
+        )?;
+        connection.set_prepared_statement_cache_capacity(32);
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version != STATE_VERSION {
+            connection.execute_batch(
+                "DROP TABLE IF EXISTS entry; DROP TABLE IF EXISTS pending; DROP TABLE IF EXISTS top;
+                 CREATE TABLE entry (folder INTEGER NOT NULL, name BLOB NOT NULL, child INTEGER,
+                     complete INTEGER NOT NULL, held INTEGER NOT NULL, stamp BLOB NOT NULL, inode INTEGER,
+                     entry BLOB NOT NULL, PRIMARY KEY (folder, name)) WITHOUT ROWID;
+                 CREATE INDEX by_inode ON entry (inode) WHERE inode IS NOT NULL;
+                 CREATE INDEX by_child ON entry (child) WHERE child IS NOT NULL;
+                 CREATE TABLE pending (folder INTEGER NOT NULL, name BLOB NOT NULL, child INTEGER,
+                     stamp BLOB, inode INTEGER, entry BLOB, PRIMARY KEY (folder, name)) WITHOUT ROWID;
+                 CREATE TABLE top (complete INTEGER NOT NULL, parts BLOB NOT NULL);
+                 INSERT INTO top VALUES (0, x'');",
+            )?;
+            connection.pragma_update(None, "user_version", STATE_VERSION)?;
+        }
+        let next: i64 = connection.query_row(
+            "SELECT max(1, (SELECT coalesce(max(folder), 1) FROM entry),
+                 (SELECT coalesce(max(child), 1) FROM entry)) + 1",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(Self { connection, next })
+    }
+
+    /// Begins a stretch of changes that reach the disk together.
+    pub(crate) fn begin(&mut self) -> Result<(), StateError> {
+        if self.connection.is_autocommit() {
+            self.connection.execute_batch("BEGIN")?;
+        }
+        Ok(())
+    }
+
+    /// Ends the stretch.
+    pub(crate) fn end(&mut self) -> Result<(), StateError> {
+        if !self.connection.is_autocommit() {
+            self.connection.execute_batch("COMMIT")?;
+        }
+        Ok(())
+    }
+
+    /// Gives up what was not ended, as a crash would.
+    pub(crate) fn abandon(&mut self) -> Result<(), StateError> {
+        if !self.connection.is_autocommit() {
+            self.connection.execute_batch("ROLLBACK")?;
+        }
+        Ok(())
+    }
+
+    /// A number for a folder that has none yet.
+    pub(crate) fn new_folder(&mut self) -> i64 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// The names of a folder, ascending.
+    pub(crate) fn rows(&self, folder: i64) -> Result<Vec<Row>, StateError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT name, child, complete, held, stamp, entry FROM entry WHERE folder = ?1 ORDER BY name",
+        )?;
+        let rows = statement.query_map([folder], read_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// One name of a folder.
+    pub(crate) fn row(&self, folder: i64, name: &[u8]) -> Result<Option<Row>, StateError> {
+        Ok(self
+            .connection
+            .prepare_cached(
+                "SELECT name, child, complete, held, stamp, entry FROM entry WHERE folder = ?1 AND name = ?2",
+            )?
+            .query_row(params![folder, name], read_row)
+            .optional()?)
+    }
+
+    /// The folder that has this inode, if it is known: a folder that was moved is recognized by it.
+    pub(crate) fn folder_with(&self, stamp: &Stamp) -> Result<Option<i64>, StateError> {
+        Ok(self
+            .connection
+            .prepare_cached(
+                "SELECT child, stamp FROM entry WHERE inode = ?1 AND child IS NOT NULL",
+            )?
+            .query_map([stamp.inode.cast_signed()], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+            })?
+            .filter_map(Result::ok)
+            .find(|(_, kept)| Stamp::decode(kept).is_some_and(|kept| kept.device == stamp.device))
+            .map(|(child, _)| child))
+    }
+
+    /// Records a name. What was below it, if it was another folder, is forgotten.
+    pub(crate) fn put(&mut self, folder: i64, row: &Row) -> Result<(), StateError> {
+        let before: Option<Option<i64>> = self
+            .connection
+            .prepare_cached("SELECT child FROM entry WHERE folder = ?1 AND name = ?2")?
+            .query_row(params![folder, row.name], |row| row.get(0))
+            .optional()?;
+        if let Some(Some(child)) = before
+            && row.child != Some(child)
+        {
+            self.remove_below(child)?;
+        }
+        let inode = row.child.map(|_| row.stamp.inode.cast_signed());
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+            .execute(params![
+                folder,
+                row.name,
+                row.child,
+                row.complete,
+                row.held,
+                row.stamp.encode(),
+                inode,
+                row.entry
+            ])?;
+        Ok(())
+    }
+
+    /// Forgets a name, and everything below it.
+    pub(crate) fn remove(&mut self, folder: i64, name: &[u8]) -> Result<(), StateError> {
+        let row = self.row(folder, name)?;
+        if let Some(child) = row.and_then(|row| row.child) {
+            self.remove_below(child)?;
+        }
+        self.connection
+            .prepare_cached("DELETE FROM entry WHERE folder = ?1 AND name = ?2")?
+            .execute(params![folder, name])?;
+        Ok(())
+    }
+
+    fn remove_below(&mut self, folder: i64) -> Result<(), StateError> {
+        self.connection
+            .prepare_cached(
+                "WITH RECURSIVE below(folder) AS (VALUES (?1) UNION
+                     SELECT child FROM entry, below WHERE entry.folder = below.folder AND child IS NOT NULL)
+                 DELETE FROM entry WHERE folder IN (SELECT folder FROM below)",
+            )?
+            .execute([folder])?;
+        Ok(())
+    }
+
+    /// Whether everything that the base has below a folder is held here.
+    pub(crate) fn holds_all_below(&self, folder: i64) -> Result<bool, StateError> {
+        Ok(self
+            .connection
+            .prepare_cached(
+                "WITH RECURSIVE below(folder) AS (VALUES (?1) UNION
+                     SELECT child FROM entry, below WHERE entry.folder = below.folder AND child IS NOT NULL)
+                 SELECT NOT EXISTS (SELECT 1 FROM entry, below WHERE entry.folder = below.folder AND held = 0)",
+            )?
+            .query_row([folder], |row| row.get(0))?)
+    }
+
+    /// Moves a name, with everything below it, to another place.
+    pub(crate) fn rename(
+        &mut self,
+        from: (i64, &[u8]),
+        to: (i64, &[u8]),
+    ) -> Result<(), StateError> {
+        self.remove(to.0, to.1)?;
+        self.connection
+            .prepare_cached(
+                "UPDATE entry SET folder = ?3, name = ?4 WHERE folder = ?1 AND name = ?2",
+            )?
+            .execute(params![from.0, from.1, to.0, to.1])?;
+        Ok(())
+    }
+
+    /// Notes that what is below a folder does not correspond to its entry for now.
+    pub(crate) fn set_incomplete(&mut self, folder: i64, name: &[u8]) -> Result<(), StateError> {
+        self.connection
+            .prepare_cached("UPDATE entry SET complete = 0 WHERE folder = ?1 AND name = ?2")?
+            .execute(params![folder, name])?;
+        Ok(())
+    }
+
+    /// Notes that all that is below a folder is as this entry of it says.
+    pub(crate) fn set_complete(
+        &mut self,
+        folder: i64,
+        name: &[u8],
+        entry: &[u8],
+    ) -> Result<(), StateError> {
+        self.connection
+            .prepare_cached("UPDATE entry SET complete = 1, entry = ?3 WHERE folder = ?1 AND name = ?2 AND held = 1")?
+            .execute(params![folder, name, entry])?;
+        Ok(())
+    }
+
+    /// The parts of the top folder, if all that is below it is as they say.
+    pub(crate) fn top(&self) -> Result<Option<Vec<u8>>, StateError> {
+        let (complete, parts): (bool, Vec<u8>) =
+            self.connection
+                .query_row("SELECT complete, parts FROM top", [], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?;
+        Ok(complete.then_some(parts))
+    }
+
+    pub(crate) fn set_top(&mut self, parts: Option<&References>) -> Result<(), StateError> {
+        let encoded = parts.map(encode_parts).unwrap_or_default();
+        self.connection
+            .prepare_cached("UPDATE top SET complete = ?1, parts = ?2")?
+            .execute(params![parts.is_some(), encoded])?;
+        Ok(())
+    }
+
+    /// Keeps a record until the head moved: a name's new entry, or that it is gone.
+    pub(crate) fn put_pending(
+        &mut self,
+        folder: i64,
+        name: &[u8],
+        new: Option<(Option<i64>, &Stamp, &[u8])>,
+    ) -> Result<(), StateError> {
+        let (child, stamp, inode, entry) = match new {
+            Some((child, stamp, entry)) => (
+                child,
+                Some(stamp.encode()),
+                child.map(|_| stamp.inode.cast_signed()),
+                Some(entry),
+            ),
+            None => (None, None, None, None),
+        };
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO pending VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![folder, name, child, stamp, inode, entry])?;
+        Ok(())
+    }
+
+    /// Forgets what was kept.
+    pub(crate) fn drop_pending(&mut self) -> Result<(), StateError> {
+        self.connection.execute_batch("DELETE FROM pending")?;
+        Ok(())
+    }
+
+    /// The head moved: what was kept is the base now.
+    pub(crate) fn take_pending(&mut self) -> Result<(), StateError> {
+        // A name that is gone, or that is not the folder any more that it was, takes all below it along.
+        let gone: Vec<i64> = self
+            .connection
+            .prepare_cached(
+                "SELECT entry.child FROM pending JOIN entry USING (folder, name)
+                 WHERE entry.child IS NOT NULL AND pending.child IS NOT entry.child",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for folder in gone {
+            self.remove_below(folder)?;
+        }
+        self.connection.execute_batch(
+            "DELETE FROM entry WHERE EXISTS (SELECT 1 FROM pending WHERE pending.folder = entry.folder
+                 AND pending.name = entry.name AND pending.entry IS NULL);
+             INSERT OR REPLACE INTO entry SELECT folder, name, child, 0, 1, stamp, inode, entry FROM pending
+                 WHERE entry IS NOT NULL;
+             DELETE FROM pending;",
+        )?;
+        Ok(())
+    }
+
+    /// How many files and folders the base holds.
+    pub fn counts(&self) -> Result<(u64, u64), StateError> {
+        let (files, folders): (i64, i64) = self.connection.query_row(
+            "SELECT count(*) FILTER (WHERE child IS NULL), count(*) FILTER (WHERE child IS NOT NULL)
+             FROM entry WHERE held = 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        Ok((files.unsigned_abs(), folders.unsigned_abs()))
+    }
+
+    /// Paths of all names that have these bytes in them, ascending.
+    pub fn paths_with(&self, part: &str) -> Result<Vec<Vec<u8>>, StateError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT folder, name FROM entry WHERE held = 1 AND instr(name, CAST(?1 AS BLOB)) > 0",
+        )?;
+        let found: Vec<(i64, Vec<u8>)> = statement
+            .query_map([part], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        let mut paths = Vec::with_capacity(found.len());
+        for (folder, name) in found {
+            let mut parts = vec![name];
+            let mut at = folder;
+            while at != TOP {
+                let above: Option<(i64, Vec<u8>)> = self
+                    .connection
+                    .prepare_cached("SELECT folder, name FROM entry WHERE child = ?1")?
+                    .query_row([at], |row| Ok((row.get(0)?, row.get(1)?)))
+                    .optional()?;
+                let Some((folder, name)) = above else { break };
+                parts.push(name);
+                at = folder;
+            }
+            parts.reverse();
+            paths.push(parts.join(&b'/'));
+        }
+        paths.sort();
+        Ok(paths)
+    }
+}
+
+/// References as they are kept, to compare them.
+pub(crate) fn encode_parts(parts: &References) -> Vec<u8> {
+    let mut out = vec![parts.levels];
+    for reference in &parts.list {
+        out.extend_from_slice(reference.id.as_bytes());
+        out.extend_from_slice(&reference.length.to_be_bytes());
+    }
+    out
+}
+
+fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    let stamp: Vec<u8> = row.get(4)?;
+    Ok(Row {
+        name: row.get(0)?,
+        child: row.get(1)?,
+        complete: row.get(2)?,
+        held: row.get(3)?,
+        stamp: Stamp::decode(&stamp).ok_or(rusqlite::Error::InvalidQuery)?,
+        entry: row.get(5)?,
+    })
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    ) || matches!(error, rusqlite::Error::InvalidQuery)
+}

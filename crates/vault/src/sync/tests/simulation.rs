@@ -1,0 +1,579 @@
+//! Histories of several devices, one cell, and people who do anything at any time, each out of one seed.
+//!
+//! What has to hold at the end of each, once nobody changes anything any more:
+//!
+//! * all folders are the same, and the same as the tree that the head names;
+//! * what a person wrote and no person overwrote or removed is in that tree;
+//! * the same seed gives the same trace.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use candor_wire::Millis;
+
+use super::world::{Chance, Chunks, Content, MemoryFolder, Node};
+use crate::node::{Item, Kind, References};
+use crate::report::{Cancel, Quiet};
+use crate::sync::Dirty;
+use crate::sync::apply::Applied;
+use crate::sync::folder::join;
+use crate::sync::merge::{MergeJob, merge};
+use crate::sync::state::{State, encode_parts};
+use crate::tree::{DirectoryReader, Step, TreeWalk};
+
+/// Steps of one history before it becomes quiet.
+const STEPS: usize = 60;
+
+/// Rounds of each device within which everything has to be the same.
+const QUIET_ROUNDS: usize = 16;
+
+struct Device {
+    name: String,
+    folder: MemoryFolder,
+    state: State,
+    dirty: Dirty,
+    skew_ms: i64,
+    is_cut_off: bool,
+    /// It is in the midst of a round.
+    is_busy: bool,
+}
+
+struct World {
+    chance: Chance,
+    chunks: Chunks,
+    devices: Vec<Device>,
+    head: Option<References>,
+    counter: u64,
+    now: i64,
+    /// Every content that a person wrote, and whether a person destroyed it again.
+    written: BTreeMap<Vec<u8>, bool>,
+    trace: Vec<String>,
+}
+
+fn text(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let count = 2 + chance.below(3);
+        let devices = (0..count)
+            .map(|number| Device {
+                name: format!("d{number}"),
+                folder: MemoryFolder {
+                    clock: (number as i64) * 7,
+                    hidden_prefix: (number == 2).then_some(b'h'),
+                    ..MemoryFolder::default()
+                },
+                state: State::in_memory().unwrap(),
+                dirty: Dirty::All,
+                skew_ms: chance.below(100_000) as i64 - 50_000,
+                is_cut_off: false,
+                is_busy: false,
+            })
+            .collect();
+        Self {
+            chance,
+            chunks: Chunks::default(),
+            devices,
+            head: None,
+            counter: 0,
+            now: 1_795_000_000_000,
+            written: BTreeMap::new(),
+            trace: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, line: String) {
+        self.trace.push(line);
+    }
+
+    fn mark(&mut self, device: usize, path: &[u8]) {
+        let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        let parent = path[..end].to_vec();
+        let more = Dirty::Folders(BTreeSet::from([parent]));
+        self.devices[device].dirty.extend(more);
+    }
+
+    fn some_path(&mut self, device: usize) -> Option<Vec<u8>> {
+        let nodes = &self.devices[device].folder.nodes;
+        if nodes.is_empty() {
+            return None;
+        }
+        let at = self.chance.below(nodes.len());
+        self.devices[device].folder.nodes.keys().nth(at).cloned()
+    }
+
+    fn new_path(&mut self, device: usize) -> Vec<u8> {
+        let mut folders: Vec<Vec<u8>> = self.devices[device]
+            .folder
+            .nodes
+            .iter()
+            .filter(|(path, node)| {
+                node.content == Content::Folder
+                    && path.iter().filter(|&&byte| byte == b'/').count() < 3
+            })
+            .map(|(path, _)| path.clone())
+            .collect();
+        folders.push(Vec::new());
+        let at = self.chance.below(folders.len());
+        let name = b"abch"[self.chance.below(4)];
+        join(&folders[at], &[name])
+    }
+
+    /// A person destroyed what is at a path, with all below it.
+    fn destroyed(&mut self, device: usize, path: &[u8]) {
+        let below = join(path, b"");
+        for (other, node) in &self.devices[device].folder.nodes {
+            if (other == path || other.starts_with(&below))
+                && let Content::File(bytes) = &node.content
+                && let Some(gone) = self.written.get_mut(bytes)
+            {
+                *gone = true;
+            }
+        }
+    }
+
+    fn write(&mut self, device: usize, path: &[u8]) {
+        self.destroyed(device, path);
+        let bytes = if self.chance.percent(10) {
+            // The same on several devices, by chance.
+            b"common".to_vec()
+        } else {
+            let bytes = format!("{device}-{}", self.written.len()).into_bytes();
+            self.written.insert(bytes.clone(), false);
+            bytes
+        };
+        let mode = [0o644, 0o600][self.chance.below(2)];
+        let folder = &mut self.devices[device].folder;
+        let now = folder.tick();
+        let inode = match folder.nodes.get(path) {
+            Some(node) if self.written.len().is_multiple_of(2) => node.inode,
+            _ => folder.inode(),
+        };
+        let node = Node {
+            content: Content::File(bytes),
+            mode,
+            mtime: now,
+            ctime: now,
+            inode,
+        };
+        folder.nodes.insert(path.to_vec(), node);
+        self.mark(device, path);
+    }
+
+    /// A person does something in a folder.
+    fn edit(&mut self, device: usize) {
+        let what = self.chance.below(12);
+        match what {
+            0..=3 => {
+                let path = self.new_path(device);
+                if !self.devices[device].folder.is_folder(&path) {
+                    self.note(format!("d{device} writes {}", text(&path)));
+                    self.write(device, &path);
+                }
+            }
+            4 => {
+                if let Some(path) = self.some_path(device)
+                    && !self.devices[device].folder.is_folder(&path)
+                {
+                    self.note(format!("d{device} edits {}", text(&path)));
+                    self.write(device, &path);
+                }
+            }
+            5 => self.make(device, Content::Folder),
+            6 => {
+                let target = vec![b'x', b'0' + self.chance.below(3) as u8];
+                self.make(device, Content::Link(target));
+            }
+            7 | 8 => {
+                if let Some(path) = self.some_path(device) {
+                    self.note(format!("d{device} removes {}", text(&path)));
+                    self.destroyed(device, &path);
+                    self.devices[device].folder.drop_tree(&path);
+                    self.mark(device, &path);
+                }
+            }
+            9 | 10 => {
+                if let Some(from) = self.some_path(device) {
+                    let to = self.new_path(device);
+                    let is_inside = to == from || to.starts_with(&join(&from, b""));
+                    if !is_inside && !self.devices[device].folder.nodes.contains_key(&to) {
+                        self.note(format!("d{device} moves {} to {}", text(&from), text(&to)));
+                        self.devices[device].folder.shift(&from, &to);
+                        self.mark(device, &from);
+                        self.mark(device, &to);
+                    }
+                }
+            }
+            _ => {
+                if let Some(path) = self.some_path(device) {
+                    let mode = [0o700, 0o755, 0o644][self.chance.below(3)];
+                    self.note(format!("d{device} sets {mode:o} on {}", text(&path)));
+                    let folder = &mut self.devices[device].folder;
+                    let now = folder.tick();
+                    if let Some(node) = folder.nodes.get_mut(&path) {
+                        node.mode = mode;
+                        node.ctime = now;
+                    }
+                    self.mark(device, &path);
+                }
+            }
+        }
+    }
+
+    fn make(&mut self, device: usize, content: Content) {
+        let path = self.new_path(device);
+        let folder = &mut self.devices[device].folder;
+        if folder.nodes.contains_key(&path) {
+            return;
+        }
+        let (now, inode) = (folder.tick(), folder.inode());
+        let node = Node {
+            content,
+            mode: 0o755,
+            mtime: now,
+            ctime: now,
+            inode,
+        };
+        folder.nodes.insert(path.clone(), node);
+        self.note(format!("d{device} makes {}", text(&path)));
+        self.mark(device, &path);
+    }
+
+    /// One round of a device. Says whether it ended with nothing left to do.
+    fn round(&mut self, number: usize, is_quiet: bool, depth: usize) -> bool {
+        if self.devices[number].is_cut_off && !is_quiet {
+            return false;
+        }
+        self.now += 1 + self.chance.below(5_000) as i64;
+        let (base_counter, remote) = (self.counter, self.head.clone());
+        let fuse = (!is_quiet && self.chance.percent(15)).then(|| self.chance.below(12) as u32);
+        let dirty = std::mem::take(&mut self.devices[number].dirty);
+        let cancel = Cancel::default();
+        let name = self.devices[number].name.clone();
+        let mut sink = self.chunks.clone();
+        let mut source = self.chunks.clone();
+        let merged = {
+            let device = &mut self.devices[number];
+            device.folder.fuse = fuse;
+            device.state.begin().unwrap();
+            let job = MergeJob {
+                device: &name,
+                remote_device: "other",
+                now: Millis(self.now + device.skew_ms),
+                dirty: &dirty,
+                cancel: &cancel,
+            };
+            merge(
+                &mut device.folder,
+                &mut device.state,
+                &mut sink,
+                &mut source,
+                remote.as_ref(),
+                &job,
+            )
+        };
+        let mut merged = match merged {
+            Ok(merged) => merged,
+            Err(_) => {
+                self.note(format!("d{number} crashes while it merges"));
+                return self.crash(number);
+            }
+        };
+        // Anything may happen between the merge and the move of the head.
+        if !is_quiet && depth < 2 {
+            if self.chance.percent(20) {
+                let other = self.chance.below(self.devices.len());
+                self.devices[number].is_busy = true;
+                if !self.devices[other].is_busy {
+                    self.round(other, is_quiet, depth + 1);
+                }
+                self.devices[number].is_busy = false;
+            }
+            while self.chance.percent(25) {
+                self.edit(number);
+            }
+        }
+        if merged.differs {
+            if self.counter != base_counter {
+                self.note(format!("d{number} is late"));
+                self.devices[number].state.abandon().unwrap();
+                self.devices[number].dirty.extend(dirty);
+                return false;
+            }
+            self.head = Some(merged.parts.clone());
+            self.counter += 1;
+            self.note(format!("d{number} moves the head to {}", self.counter));
+            if !is_quiet && self.chance.percent(5) {
+                self.note(format!("d{number} does not hear of it"));
+                return self.crash(number);
+            }
+        }
+        let device = &mut self.devices[number];
+        device.state.take_pending().unwrap();
+        device.state.end().unwrap();
+        if !is_quiet && self.chance.percent(5) {
+            self.note(format!("d{number} crashes before it applies"));
+            return self.crash(number);
+        }
+        let device = &mut self.devices[number];
+        device.state.begin().unwrap();
+        let applied = merged.apply(
+            &mut device.folder,
+            &mut device.state,
+            &mut source,
+            &Quiet,
+            &cancel,
+        );
+        let Ok(applied) = applied else {
+            self.note(format!("d{number} crashes while it applies"));
+            return self.crash(number);
+        };
+        device.state.end().unwrap();
+        device.folder.fuse = None;
+        let is_done = merged.notes.again.is_empty() && !merged.differs;
+        device.dirty.extend(Dirty::Folders(merged.notes.again));
+        self.note(format!(
+            "d{number} applied {} {} {} conflicts {}",
+            applied.put, applied.removed, applied.moved, merged.notes.conflicts
+        ));
+        is_done && applied == Applied::default()
+    }
+
+    fn crash(&mut self, number: usize) -> bool {
+        let device = &mut self.devices[number];
+        device.state.abandon().unwrap();
+        device.folder.fuse = None;
+        device.dirty = Dirty::All;
+        false
+    }
+
+    fn step(&mut self) {
+        let number = self.chance.below(self.devices.len());
+        match self.chance.below(20) {
+            0..=9 => self.edit(number),
+            10..=17 => {
+                self.round(number, false, 0);
+            }
+            18 => {
+                let device = &mut self.devices[number];
+                device.is_cut_off = !device.is_cut_off;
+            }
+            _ => {
+                // The watcher lost events, or the record was lost altogether.
+                self.devices[number].dirty = Dirty::All;
+                if self.chance.percent(20) {
+                    self.note(format!("d{number} loses its record"));
+                    self.devices[number].state = State::in_memory().unwrap();
+                }
+            }
+        }
+    }
+
+    /// Everything that the head's tree holds, by path.
+    fn tree(&self) -> BTreeMap<Vec<u8>, (Content, u32)> {
+        let mut tree = BTreeMap::new();
+        let Some(parts) = &self.head else { return tree };
+        let mut source = self.chunks.clone();
+        let mut walk = TreeWalk::new(parts.clone());
+        let mut at: Vec<Vec<u8>> = Vec::new();
+        while let Some(step) = walk.next(&mut source).unwrap() {
+            let entry = match step {
+                Step::Item(Item::Entry(entry)) => entry,
+                Step::Item(Item::Refused { .. }) => panic!("a name that nobody made"),
+                Step::Leave => {
+                    at.pop();
+                    continue;
+                }
+            };
+            let mut path = at.clone();
+            path.push(entry.name.as_bytes().to_vec());
+            let content = match entry.kind {
+                Kind::Directory { parts } => {
+                    at.push(entry.name.as_bytes().to_vec());
+                    walk.enter(parts).unwrap();
+                    Content::Folder
+                }
+                Kind::Symlink { target } => Content::Link(target),
+                Kind::File { content, .. } => {
+                    let chunks = self.chunks.0.borrow();
+                    let bytes = content.list.iter().flat_map(|one| chunks[&one.id].to_vec());
+                    Content::File(bytes.collect())
+                }
+                other => panic!("{other:?} is not synced"),
+            };
+            tree.insert(path.join(&b'/'), (content, entry.metadata.mode));
+        }
+        tree
+    }
+
+    fn settle(&mut self) {
+        for device in &mut self.devices {
+            device.is_cut_off = false;
+        }
+        for _ in 0..QUIET_ROUNDS {
+            let mut is_done = true;
+            for number in 0..self.devices.len() {
+                is_done &= self.round(number, true, 0);
+            }
+            if is_done {
+                return;
+            }
+        }
+    }
+
+    fn check(&mut self, seed: u64) {
+        let tree = self.tree();
+        for device in &mut self.devices {
+            let is_hidden = |path: &[u8]| {
+                device
+                    .folder
+                    .hidden_prefix
+                    .is_some_and(|prefix| path.split(|&b| b == b'/').any(|name| name[0] == prefix))
+            };
+            // A folder in which there is only what is left out belongs to this device alone.
+            let holds_only_hidden = |path: &[u8]| {
+                let below = join(path, b"");
+                let mut below = device
+                    .folder
+                    .nodes
+                    .iter()
+                    .filter(|(other, _)| other.starts_with(&below))
+                    .peekable();
+                below.peek().is_some()
+                    && below
+                        .all(|(other, node)| is_hidden(other) || node.content == Content::Folder)
+            };
+            let here: BTreeMap<Vec<u8>, (Content, u32)> = device
+                .folder
+                .nodes
+                .iter()
+                .filter(|(path, _)| {
+                    !is_hidden(path) && (tree.contains_key(*path) || !holds_only_hidden(path))
+                })
+                .map(|(path, node)| (path.clone(), (node.content.clone(), mode_of(node))))
+                .collect();
+            let there: BTreeMap<Vec<u8>, (Content, u32)> = tree
+                .iter()
+                .filter(|(path, _)| !is_hidden(path))
+                .map(|(path, (content, mode))| {
+                    let mode = if matches!(content, Content::Link(_)) {
+                        0
+                    } else {
+                        *mode
+                    };
+                    (path.clone(), (content.clone(), mode))
+                })
+                .collect();
+            assert!(
+                here == there,
+                "seed {seed}: the folder of {} is {:?} and the tree {:?}\n{}",
+                device.name,
+                shown(&here),
+                shown(&there),
+                self.trace.join("\n")
+            );
+        }
+        let in_tree: BTreeSet<&Vec<u8>> = tree
+            .values()
+            .filter_map(|(content, _)| match content {
+                Content::File(bytes) => Some(bytes),
+                _ => None,
+            })
+            .collect();
+        let hidden: BTreeSet<&Vec<u8>> = self
+            .devices
+            .iter()
+            .flat_map(|device| device.folder.nodes.values())
+            .filter_map(|node| match &node.content {
+                Content::File(bytes) => Some(bytes),
+                _ => None,
+            })
+            .collect();
+        for (bytes, is_destroyed) in &self.written {
+            assert!(
+                *is_destroyed || in_tree.contains(bytes) || hidden.contains(bytes),
+                "seed {seed}: {} is lost\n{}",
+                text(bytes),
+                self.trace.join("\n")
+            );
+        }
+    }
+}
+
+fn mode_of(node: &Node) -> u32 {
+    match node.content {
+        Content::Link(_) => 0,
+        _ => node.mode,
+    }
+}
+
+fn shown(tree: &BTreeMap<Vec<u8>, (Content, u32)>) -> Vec<String> {
+    tree.iter()
+        .map(|(path, (content, mode))| match content {
+            Content::File(bytes) => format!("{}={} {mode:o}", text(path), text(bytes)),
+            Content::Link(target) => format!("{}->{}", text(path), text(target)),
+            Content::Folder => format!("{}/ {mode:o}", text(path)),
+        })
+        .collect()
+}
+
+fn history(seed: u64) -> Vec<String> {
+    let mut world = World::new(seed);
+    for _ in 0..STEPS {
+        world.step();
+    }
+    world.settle();
+    world.check(seed);
+    world.trace
+}
+
+/// How many histories are played: `CANDOR_HISTORIES` for a long run, and from which seed, `CANDOR_SEED`, for one that
+/// is to be played again.
+fn range() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first = number("CANDOR_SEED").unwrap_or(0);
+    first..first + number("CANDOR_HISTORIES").unwrap_or(1000)
+}
+
+#[test]
+fn histories_converge_and_lose_nothing() {
+    for seed in range() {
+        history(seed);
+    }
+}
+
+#[test]
+fn a_seed_is_the_whole_history() {
+    for seed in 0..20 {
+        assert_eq!(history(seed), history(seed), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_is_recorded_as_complete_is_what_the_tree_says() {
+    for seed in 5000..5050 {
+        let mut world = World::new(seed);
+        for _ in 0..STEPS {
+            world.step();
+        }
+        world.settle();
+        let Some(head) = &world.head else { continue };
+        for device in &world.devices {
+            assert_eq!(
+                device.state.top().unwrap(),
+                Some(encode_parts(head)),
+                "seed {seed}"
+            );
+            let mut reader = DirectoryReader::new(head.clone());
+            let mut names = Vec::new();
+            while let Some(item) = reader.next(&mut world.chunks.clone()).unwrap() {
+                names.push(item.raw_name().to_vec());
+            }
+            let rows = device.state.rows(crate::sync::state::TOP).unwrap();
+            let recorded: Vec<Vec<u8>> = rows.into_iter().map(|row| row.name).collect();
+            assert_eq!(recorded, names, "seed {seed}");
+        }
+    }
+}
