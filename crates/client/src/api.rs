@@ -2,9 +2,11 @@
 //! canonically, bounded, and checked as far as one reply alone can be. What needs the chain (who may
 //! sign a head, which consent is live) is checked by the callers, who have it.
 //!
-//! Repetition and time limits are the connection's business ([`crate::egress`]); nothing here waits.
+//! Repetition and time limits are the connection's business ([`crate::egress`]). Nothing here waits but the cell, where
+//! it is asked to.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use candor_vault::Presence;
@@ -18,7 +20,7 @@ use candor_wire::cell::{CellError, CellKeyring, SignedAcknowledgement, SignedCel
 use candor_wire::chain::{CHAIN_MAX_ENTRIES, Record};
 use candor_wire::head::{HeadHash, SignedHead};
 use candor_wire::ids::{AccountId, Link, ObjectId, VaultId, to_hex};
-use candor_wire::limits::{HAS_MAX_IDS, OBJECT_MAX_BYTES, PAGE_MAX_ENTRIES};
+use candor_wire::limits::{HAS_MAX_IDS, HEAD_WAIT_SECONDS, OBJECT_MAX_BYTES, PAGE_MAX_ENTRIES};
 use candor_wire::linking::LinkPlace;
 use candor_wire::sign::PublicKey;
 
@@ -281,6 +283,30 @@ impl Api {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits until the vault's head has a counter above `after`, and returns it; or the head as it is after
+    /// [`HEAD_WAIT_SECONDS`] at most. The caller compares counters, and checks the head as one of [`Self::read_head`]. A
+    /// cell may answer sooner, and without news, as often as it likes: whoever asks again and again leaves pauses then.
+    /// Unlike there, [`ErrorCode::NotFound`] is an error: the account is gone.
+    ///
+    /// Other requests over this connection do not wait with it. Dropping the future ends the request, also at the cell.
+    pub async fn wait_head(
+        &self,
+        account: AccountId,
+        vault: VaultId,
+        after: u64,
+    ) -> Result<Option<SignedHead>, ApiError> {
+        let (account, vault) = (account.to_string(), vault.to_string());
+        let place = [("account", account.as_str()), ("vault", vault.as_str())];
+        let request = Call {
+            query: format!("after={after}"),
+            wait: Duration::from_secs(u64::from(HEAD_WAIT_SECONDS)),
+            ..call(EndpointId::ReadHead, &place)
+        };
+        let reply: HeadReply = self.ask(request).await?;
+        version(reply.version)?;
+        Ok(reply.head)
     }
 
     /// Moves the head from `expected` to `head`. If the cell's answer to an earlier try was lost, the
@@ -587,6 +613,7 @@ fn call(id: EndpointId, names: &[(&str, &str)]) -> Call {
         query: String::new(),
         body: Bytes::new(),
         range: None,
+        wait: Duration::ZERO,
     }
 }
 

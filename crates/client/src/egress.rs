@@ -25,6 +25,7 @@ use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use candor_consent::Authority;
@@ -78,13 +79,22 @@ impl TransportError {
     }
 }
 
+/// What a reply may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance {
+    /// Its longest body, in bytes.
+    pub(crate) reply_max_bytes: usize,
+    /// How long the cell may keep it back, beyond the time that every reply has.
+    pub(crate) wait: Duration,
+}
+
 /// Carries signed requests to one cell.
 pub(crate) trait Transport: Send + Sync {
-    /// Sends one request and reads its reply, of at most `reply_max_bytes`.
+    /// Sends one request and reads its reply. Dropping the future gives the request up: it ends at the cell, too.
     fn call<'a>(
         &'a self,
         request: http::Request<Bytes>,
-        reply_max_bytes: usize,
+        allowance: Allowance,
         classes: &'static [DataClass],
     ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>>;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use candor_wire::cell::{ADDRESS_MAX_BYTES, INVITATION_ADDRESSES_MAX};
 use candor_wire::consent_record::TEXT_MAX_BYTES;
+use candor_wire::limits::HEAD_WAIT_SECONDS;
 
 use crate::transparency::Witness;
 
@@ -96,6 +97,10 @@ pub struct Limits {
     pub uploads_max: u32,
     /// Requests at one time whose body is a message.
     pub messages_max: u32,
+    /// Requests at one time that wait for a head to move.
+    pub waits_max: u32,
+    /// Longest wait for a head to move, in seconds.
+    pub wait_timeout_seconds: u32,
     /// Longest TLS handshake, in seconds.
     pub handshake_timeout_seconds: u32,
     /// Longest silence before a request's headers are complete, in seconds.
@@ -283,6 +288,7 @@ impl Limits {
             ),
             ("limits.uploads_max", self.uploads_max),
             ("limits.messages_max", self.messages_max),
+            ("limits.waits_max", self.waits_max),
         ];
         let times = [
             (
@@ -297,6 +303,7 @@ impl Limits {
                 self.shutdown_timeout_seconds,
             ),
         ];
+        let waits = [("limits.wait_timeout_seconds", self.wait_timeout_seconds)];
         let bounded = |all: &[(&'static str, u32)], most: u32, reason| match all
             .iter()
             .find(|(_, value)| !(1..=most).contains(value))
@@ -305,6 +312,7 @@ impl Limits {
             None => Ok(()),
         };
         bounded(&counts, COUNT_MAX, "is not between 1 and 65536")?;
+        bounded(&waits, HEAD_WAIT_SECONDS, "is not between 1 and 50")?;
         bounded(&times, TIMEOUT_MAX_SECONDS, "is not between 1 and 86400")
     }
 }
@@ -407,6 +415,10 @@ mod tests {
             (
                 "region = \"r\"\ncontroller = \"c\"\n[limits]\nuploads_max = 0",
                 "limits.uploads_max",
+            ),
+            (
+                "region = \"r\"\ncontroller = \"c\"\n[limits]\nwait_timeout_seconds = 51",
+                "limits.wait_timeout_seconds",
             ),
         ];
         for (text, expected) in cases {

@@ -157,6 +157,7 @@ async fn erase_rows(shared: &Arc<Shared>, job: &ErasureJob) -> Result<u64, Unfin
     };
     let outcome = shared.erasures.erase_rows(rows).await;
     shared.views.forget(&job.account);
+    shared.waiters.account_changed(&job.account);
     match outcome? {
         RowsOutcome::Erased { consents } => Ok(consents),
         RowsOutcome::ObjectsLeft | RowsOutcome::NotBegun => Err(Unfinished::Later),

@@ -17,6 +17,7 @@
 //! stead, so that the reply does not come sooner either.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::Request;
 use bytes::Bytes;
@@ -27,7 +28,7 @@ use candor_wire::api::{
 use candor_wire::cbor;
 use candor_wire::chain::AccountView;
 use candor_wire::consent_record::ServiceCode;
-use candor_wire::errand::{ErrandError, Purpose, SignedErrand};
+use candor_wire::errand::{ErrandError, ErrandToken, Purpose, SignedErrand};
 use candor_wire::ids::{AccountId, DeviceId, ObjectId, StatementId, VaultId, from_hex};
 use candor_wire::limits::REQUEST_SKEW_SECONDS;
 use candor_wire::request::{
@@ -86,6 +87,8 @@ pub(crate) struct Admitted {
     pub(crate) purpose: Option<Purpose>,
     /// The services whose grant opens the endpoint, and the consent that was named; `None` with an errand.
     grant: Option<(&'static [ServiceCode], StatementId)>,
+    /// Until when the errand lasts; `None` with a grant.
+    errand_ends: Option<Millis>,
     /// Value of the endpoint's query parameter.
     pub(crate) query: Option<String>,
     /// A message; empty for other bodies.
@@ -95,6 +98,8 @@ pub(crate) struct Admitted {
     /// The nonce of a request that writes; whoever writes spends it.
     pub(crate) nonce: Option<NonceUse>,
     pub(crate) now: Millis,
+    /// How long it waited for a head to move.
+    pub(crate) waited: Duration,
     /// The account's share of the cell, for as long as the request lasts.
     share: Option<OwnedSemaphorePermit>,
     /// The account's share of the work, until the reply is there or a body is waited for.
@@ -112,10 +117,28 @@ impl Admitted {
         self.view.as_ref()?.consent(&id)?.record.vault
     }
 
+    /// Lets go of everything that others may need while this request waits: its shares of the cell, and what is
+    /// remembered of the account. Afterwards it is judged again.
+    pub(crate) fn rest(&mut self) {
+        (self.share, self.work, self.view) = (None, None, None);
+    }
+
     /// Reads the account's chain again, after it went on, and asks once more whether this request may be made.
     pub(crate) async fn look_again(&mut self, shared: &Arc<Shared>) -> Result<(), Refusal> {
-        self.view = views::view(shared, self.account()?).await?;
+        let account = self.names.account.ok_or(ErrorCode::NotFound)?;
+        self.now = shared.clock.now();
+        self.view = views::view(shared, account).await?;
+        if self.view.is_none() {
+            return Err(ErrorCode::NotFound.into());
+        }
         refuse_revoked(self)?;
+        let skew_ms = REQUEST_SKEW_SECONDS * 1000;
+        if self
+            .errand_ends
+            .is_some_and(|ends| ends.plus_ms(skew_ms) <= self.now)
+        {
+            return Err(ErrorCode::NotPermitted.into());
+        }
         if let (Some((services, id)), Some(device)) = (self.grant, self.signer) {
             let (view, cell) = (self.view()?, shared.keyring.cell());
             let vault = self.names.vault;
@@ -347,11 +370,13 @@ pub(crate) async fn pass(
         signer: None,
         purpose: None,
         grant: None,
+        errand_ends: None,
         query,
         message: Bytes::new(),
         path: parts.uri.path().to_owned(),
         nonce: None,
         now,
+        waited: Duration::ZERO,
         share: None,
         work: None,
     };
@@ -430,7 +455,9 @@ pub(crate) async fn pass(
     {
         return Err(ErrorCode::Busy.into());
     }
-    admitted.purpose = authority(shared, endpoint, &admitted, &signed.claim, &key)?;
+    let errand = authority(shared, endpoint, &admitted, &signed.claim, &key)?;
+    admitted.purpose = errand.as_ref().map(|token| token.purpose);
+    admitted.errand_ends = errand.map(|token| token.expires);
     if let Claim::Grant(id) = signed.claim {
         admitted.grant = Some((endpoint.grants, id));
     }
@@ -558,14 +585,14 @@ fn may_call(endpoint: &Endpoint, admitted: &Admitted) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Step 7: tells the errand's purpose, or `None` for a grant.
+/// Step 7: tells the errand, or `None` for a grant.
 fn authority(
     shared: &Shared,
     endpoint: &Endpoint,
     admitted: &Admitted,
     claim: &Claim,
     key: &Ed25519Public,
-) -> Result<Option<Purpose>, Refusal> {
+) -> Result<Option<ErrandToken>, Refusal> {
     match claim {
         Claim::Grant(id) => {
             let (Some(view), Some(device)) = (&admitted.view, &admitted.signer) else {
@@ -606,7 +633,7 @@ fn authority(
             if !fits || !endpoint.errands.contains(&token.purpose) {
                 return Err(ErrorCode::NotPermitted.into());
             }
-            Ok(Some(token.purpose))
+            Ok(Some(token))
         }
     }
 }

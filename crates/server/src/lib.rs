@@ -35,6 +35,7 @@ mod tests;
 mod tls;
 mod transparency;
 mod views;
+mod waiting;
 pub mod witness;
 
 pub use cell::{Cell, CellOptions, InitError, InitParams, InviteError, OpenError, log_vkey_of};

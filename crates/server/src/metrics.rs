@@ -1,10 +1,13 @@
 //! Counters for operators, in Prometheus' text format. By endpoint and status, never by account.
 
 use core::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use candor_wire::api::{ENDPOINTS, EndpointId};
+
+use crate::waiting::Waiters;
 
 /// Every status that the cell answers with; the last place counts all others.
 const STATUSES: [u16; 14] = [
@@ -33,10 +36,11 @@ pub(crate) struct Metrics {
     pub(crate) connections_refused: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
     pub(crate) faults: AtomicU64,
+    waiters: Arc<Waiters>,
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(waiters: Arc<Waiters>) -> Self {
         Self {
             endpoints: (0..=ENDPOINTS.len())
                 .map(|_| PerEndpoint::default())
@@ -46,6 +50,7 @@ impl Metrics {
             connections_refused: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            waiters,
         }
     }
 
@@ -102,6 +107,7 @@ impl Metrics {
     }
 
     fn connections(&self, out: &mut String) {
+        let waiting = AtomicU64::new(self.waiters.count() as u64);
         for (metric, kind, help, value) in [
             (
                 "candor_connections_open",
@@ -120,6 +126,12 @@ impl Metrics {
                 "counter",
                 "Connections of network addresses that had too many.",
                 &self.connections_refused,
+            ),
+            (
+                "candor_requests_waiting",
+                "gauge",
+                "Requests that wait for a head to move.",
+                &waiting,
             ),
             (
                 "candor_handshakes_failed_total",
@@ -167,7 +179,7 @@ fn requests(out: &mut String, rows: &[Row<'_>]) {
         out,
         "candor_request_seconds",
         "histogram",
-        "Time from headers to reply.",
+        "Time from headers to reply, without what was waited for a head to move.",
     );
     for (name, row) in rows.iter().filter(|(_, row)| row.count.load(Relaxed) > 0) {
         histogram(out, name, row);

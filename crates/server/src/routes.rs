@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
@@ -56,10 +56,14 @@ async fn nothing(shared: Arc<Shared>, request: Request) -> Response {
 async fn answer(shared: Arc<Shared>, endpoint: &'static Endpoint, request: Request) -> Response {
     let began = Instant::now();
     let (parts, mut body) = gate::split(&shared, request);
+    let mut waited = Duration::ZERO;
     let outcome = match gate::pass(&shared, endpoint, &parts, &mut body).await {
         Ok(mut admitted) => {
             let headers = &parts.headers;
-            handlers::handle(&shared, endpoint.id, &mut admitted, headers, &mut body).await
+            let outcome =
+                handlers::handle(&shared, endpoint.id, &mut admitted, headers, &mut body).await;
+            waited = admitted.waited;
+            outcome
         }
         Err(refusal) => Err(refusal),
     };
@@ -74,7 +78,7 @@ async fn answer(shared: Arc<Shared>, endpoint: &'static Endpoint, request: Reque
         }
     };
     let status = response.status();
-    let took = began.elapsed();
+    let took = began.elapsed().saturating_sub(waited);
     shared
         .metrics
         .answered(Some(endpoint.id), status.as_u16(), took, body.read_bytes());

@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::shares::Shares;
 use crate::transparency::{AboutCell, Signer, Transparency, TransparencyParts};
 use crate::views::Views;
+use crate::waiting::Waiters;
 
 /// How many objects can be put in place or taken away at once. Many more than uploads at one time,
 /// so that two of them seldom wait for each other.
@@ -89,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) erasures: Arc<dyn Erasures>,
     pub(crate) links: Arc<dyn Links>,
     pub(crate) views: Views,
+    /// Requests that wait for a head to move.
+    pub(crate) waiters: Arc<Waiters>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) log: Log,
     pub(crate) metrics: Metrics,
@@ -146,6 +149,8 @@ impl Shared {
             },
             padding_secret: keys.log.derive("candor 2026 padding of the log v1"),
         });
+        let most = usize::try_from(config.limits.waits_max).unwrap_or(1);
+        let waiters = Arc::new(Waiters::new(most));
         let permits = |count: u32| Semaphore::new(usize::try_from(count).unwrap_or(1));
         Self {
             root: keys.root.secret().public(),
@@ -159,7 +164,8 @@ impl Shared {
             views: Views::new(),
             clock: options.clock,
             log: options.log,
-            metrics: Metrics::new(),
+            metrics: Metrics::new(Arc::clone(&waiters)),
+            waiters,
             uploads: Arc::new(permits(config.limits.uploads_max)),
             upload_shares: Shares::new(config.limits.uploads_max as usize / UPLOADERS_MIN),
             request_shares: Shares::new(config.limits.requests_per_device_max as usize),
@@ -266,9 +272,10 @@ impl Shared {
             .line(self.clock.now(), Event::Fault, &[(Field::Cause, &cause)]);
     }
 
-    /// From now on the cell says that it is not ready.
+    /// From now on the cell says that it is not ready, also to whoever waits.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.waiters.stop();
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

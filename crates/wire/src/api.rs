@@ -252,8 +252,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         write_only: true,
         request: BodyKind::Empty,
         reply: BodyKind::Cbor("HeadReply"),
-        query: &[],
-        summary: "The vault's head, if it has one.",
+        query: &["after"],
+        summary: "The vault's head, if it has one; at once, or when its counter is above the one named.",
     },
     Endpoint {
         id: EndpointId::SwapHead,

@@ -32,6 +32,10 @@ pub const CONSENT_MAX_MS: i64 = 13 * 31 * super::time::DAY_MS;
 /// How far a request's `created` may be from the cell's clock, in seconds.
 pub const REQUEST_SKEW_SECONDS: i64 = 300;
 
+/// How long a cell lets a request wait for a vault's head to move, in seconds: proxies end a connection on which nothing
+/// was sent for a minute.
+pub const HEAD_WAIT_SECONDS: u32 = 50;
+
 /// How long a cell remembers nonces, in seconds: twice the skew, so that no accepted request can be replayed.
 pub const NONCE_KEPT_SECONDS: i64 = 600;
 

@@ -21,7 +21,7 @@ use candor_wire::request::{
 };
 use candor_wire::sign::SecretKey;
 
-use super::{Shared, Transport, TransportError};
+use super::{Allowance, Shared, Transport, TransportError};
 use crate::ledger::DataClass;
 
 /// How often a request is sent again. With the pauses below a cell has six seconds to come back,
@@ -82,6 +82,8 @@ pub struct Call {
     pub body: Bytes,
     /// The asked range of bytes of an object.
     pub range: Option<Range<u64>>,
+    /// How long the cell may keep the reply back, until there is one to give; zero for most.
+    pub wait: Duration,
 }
 
 /// A way to the cell under one authority. Usable from many tasks at once.
@@ -165,13 +167,16 @@ impl Connection {
         loop {
             self.check(endpoint)?;
             let request = self.request(endpoint, call)?;
-            let limit = endpoint
-                .reply
-                .max_bytes()
-                .max(BodyKind::Cbor("ErrorReply").max_bytes());
+            let allowance = Allowance {
+                reply_max_bytes: endpoint
+                    .reply
+                    .max_bytes()
+                    .max(BodyKind::Cbor("ErrorReply").max_bytes()),
+                wait: call.wait,
+            };
             let reply = self
                 .transport
-                .call(request, limit, classes(call.endpoint))
+                .call(request, allowance, classes(call.endpoint))
                 .await;
             let error = match reply {
                 Ok(reply) if reply.status().is_success() => {

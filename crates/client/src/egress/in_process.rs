@@ -7,7 +7,7 @@ use candor_wire::limits::OBJECT_MAX_BYTES;
 use http_body_util::{BodyExt as _, Full};
 use tower::ServiceExt as _;
 
-use super::{BoxFuture, Cause, Transport, TransportError};
+use super::{Allowance, BoxFuture, Cause, Transport, TransportError};
 use crate::ledger::{Counts, DataClass, Ledger, OpenLine, Opening};
 
 /// A cell that can be called as a function. `candor up` hands in the server's own service.
@@ -145,7 +145,7 @@ impl Transport for InProcess {
     fn call<'a>(
         &'a self,
         request: http::Request<Bytes>,
-        reply_max_bytes: usize,
+        allowance: Allowance,
         classes: &'static [DataClass],
     ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>> {
         Box::pin(async move {
@@ -154,9 +154,9 @@ impl Transport for InProcess {
             counts.add_plain(request.body().len() as u64, 0);
             let reply = self.service.call(request).await?;
             counts.add_plain(0, reply.body().len() as u64);
-            if reply.body().len() > reply_max_bytes {
+            if reply.body().len() > allowance.reply_max_bytes {
                 return Err(TransportError::TooLong {
-                    limit_bytes: reply_max_bytes,
+                    limit_bytes: allowance.reply_max_bytes,
                 });
             }
             Ok(reply)

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use candor_consent::Errand;
-use candor_wire::api::{API_VERSION, EndpointId, ErrorCode, ErrorReply};
+use candor_wire::api::{API_VERSION, EndpointId, ErrorCode, ErrorReply, HeadReply};
 use candor_wire::cbor;
 use candor_wire::cell::{authority, cell_id};
 use candor_wire::errand::Purpose;
@@ -17,6 +17,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::account::{ErrandFor, Surroundings, sign_errand};
@@ -342,6 +343,16 @@ async fn serve(
     body: &'static [u8],
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> SocketAddr {
+    serve_and_hold(seed, body, versions, Arc::new(Semaphore::new(0))).await
+}
+
+/// The same; what waits for news gets none, and `held` has a permit for each.
+async fn serve_and_hold(
+    seed: [u8; 32],
+    body: &'static [u8],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    held: Arc<Semaphore>,
+) -> SocketAddr {
     let cell = cell_id(&Ed25519Secret::from_seed(&seed).public());
     let der = rustls_pki_types::PrivatePkcs8KeyDer::from(pkcs8(seed));
     let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ED25519).unwrap();
@@ -374,16 +385,25 @@ async fn serve(
             let Ok((stream, _)) = listener.accept().await else {
                 return;
             };
-            let acceptor = acceptor.clone();
+            let (acceptor, held) = (acceptor.clone(), Arc::clone(&held));
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else {
                     return;
                 };
-                let service = hyper::service::service_fn(move |_| async move {
-                    Ok::<_, std::convert::Infallible>(Response::new(http_body_util::Full::new(
-                        Bytes::from_static(body),
-                    )))
-                });
+                let service =
+                    hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                        let waits = request.uri().query() == Some("after=7");
+                        let held = Arc::clone(&held);
+                        async move {
+                            if waits {
+                                held.add_permits(1);
+                                std::future::pending::<()>().await;
+                            }
+                            Ok::<_, std::convert::Infallible>(Response::new(
+                                http_body_util::Full::new(Bytes::from_static(body)),
+                            ))
+                        }
+                    });
                 let _ = hyper::server::conn::http1::Builder::new()
                     .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
                     .await;
@@ -423,6 +443,69 @@ async fn the_pinned_cell_is_reached_and_every_byte_is_counted() {
         line.retransmitted_segments
             .is_none_or(|segments| segments < 100)
     );
+}
+
+#[tokio::test]
+async fn a_head_is_waited_for_above_the_counter_that_is_known() {
+    let none = cbor::encode(&HeadReply {
+        version: API_VERSION,
+        head: None,
+    });
+    let gone = refused(ErrorCode::NotFound, 0);
+    let service = Scripted::new(vec![ok(&none), gone]);
+    let bench = bench(
+        root().public(),
+        vec![],
+        CellDoor::InProcess(service.clone()),
+    );
+    let api = bench.api(Purpose::Restore);
+    assert_eq!(api.wait_head(ACCOUNT, VAULT, 7).await.unwrap(), None);
+    assert_eq!(
+        service.asked.lock().unwrap()[0].uri().query(),
+        Some("after=7")
+    );
+    // Else whoever waits would ask an account that is gone for ever.
+    let gone = api.wait_head(ACCOUNT, VAULT, 7).await.unwrap_err();
+    assert!(gone.is_not_found());
+}
+
+#[tokio::test]
+async fn a_waiting_request_keeps_no_other_waiting_and_ends_when_it_is_dropped() {
+    let held = Arc::new(Semaphore::new(0));
+    let versions = [&rustls::version::TLS13];
+    let address = serve_and_hold([8; 32], b"sealed", &versions, Arc::clone(&held)).await;
+    let bench = bench(
+        root().public(),
+        vec![address.to_string()],
+        CellDoor::Network,
+    );
+    let api = Arc::new(bench.api(Purpose::Restore));
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let api = Arc::clone(&api);
+            tokio::spawn(async move { api.wait_head(ACCOUNT, VAULT, 7).await })
+        })
+        .collect();
+    let _held = held.acquire_many(3).await.unwrap();
+    let name = ObjectId::of(b"sealed");
+    let read = api.get_object(ACCOUNT, VAULT, name).await;
+    assert_eq!(read.unwrap(), "sealed");
+    let open = || {
+        let lines = bench.lines();
+        lines.iter().filter(|line| line.state == "open").count()
+    };
+    assert_eq!(open(), 4);
+    for one in waiting {
+        one.abort();
+        assert!(one.await.unwrap_err().is_cancelled());
+    }
+    let closed = async {
+        while open() > 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let closed = tokio::time::timeout(Duration::from_secs(5), closed).await;
+    assert!(closed.is_ok(), "its connections end with it");
 }
 
 #[tokio::test]

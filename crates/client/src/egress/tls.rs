@@ -6,12 +6,12 @@
 //! 2. TLS 1.3 only, no early data, no session tickets: each connection proves everything anew.
 //! 3. HTTP/1.1 over it, kept alive; two lanes, so that one object is on its way while the cell makes
 //!    another durable. Each lane is a TCP connection with a ledger line of its own, written before
-//!    the first packet.
+//!    the first packet. A request that waits for news has a lane to itself meanwhile: the others do not wait with it.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +30,7 @@ use tokio_rustls::TlsConnector;
 
 use super::counting::Counted;
 use super::in_process::collect;
-use super::{BoxFuture, EgressError, Shared, Transport, TransportError, tcp_info};
+use super::{Allowance, BoxFuture, EgressError, Shared, Transport, TransportError, tcp_info};
 use crate::clock::Clock;
 use crate::ledger::{Counts, DataClass, Opening, Protocol};
 
@@ -45,6 +45,13 @@ pub const HANDSHAKE_SECONDS: u64 = 10;
 
 /// Longest wait for a reply, in seconds, beyond the time that the bytes themselves may take.
 pub const REPLY_SECONDS: u64 = 60;
+
+/// Longest time, in seconds, by which a reply that waits for news comes later than the cell may keep it back: a line on
+/// which nothing comes any more is given up sooner than one on which a reply is slow.
+pub const WAIT_MARGIN_SECONDS: u64 = 15;
+
+/// Idle lanes that are kept for the next request that waits: one for each vault that a device usually waits for.
+const WAITING_LANES_KEPT_MAX: usize = 4;
 
 /// The slowest line on which a transfer is waited for, in bytes a second.
 pub const SLOWEST_BYTES_PER_SECOND: u64 = 16 * 1024;
@@ -147,6 +154,8 @@ pub(super) struct TlsTransport {
     connector: TlsConnector,
     name: ServerName<'static>,
     lanes: [Mutex<Option<Lane>>; LANES],
+    /// Lanes on which requests waited, for the next that do.
+    waiting: std::sync::Mutex<Vec<Lane>>,
     next: AtomicUsize,
 }
 
@@ -161,6 +170,7 @@ impl TlsTransport {
             connector: TlsConnector::from(Arc::new(config)),
             name,
             lanes: [const { Mutex::const_new(None) }; LANES],
+            waiting: std::sync::Mutex::default(),
             next: AtomicUsize::new(0),
         })
     }
@@ -296,16 +306,63 @@ impl TlsTransport {
     async fn exchange(
         lane: &mut Lane,
         request: http::Request<Bytes>,
-        reply_max_bytes: usize,
+        allowance: Allowance,
     ) -> Result<http::Response<Bytes>, TransportError> {
-        let reply = lane
-            .sender
-            .send_request(request.map(Full::new))
-            .await
-            .map_err(|error| TransportError::Broken(Box::new(error)))?;
+        let answer = lane.sender.send_request(request.map(Full::new));
+        let answered = if allowance.wait.is_zero() {
+            answer.await
+        } else {
+            let longest = allowance.wait + Duration::from_secs(WAIT_MARGIN_SECONDS);
+            let answered = timeout(longest, answer).await;
+            answered.map_err(|_| TransportError::TimedOut)?
+        };
+        let reply = answered.map_err(|error| TransportError::Broken(Box::new(error)))?;
         let (parts, body) = reply.into_parts();
-        let body = collect(body, reply_max_bytes).await?;
+        let body = collect(body, allowance.reply_max_bytes).await?;
         Ok(http::Response::from_parts(parts, body))
+    }
+
+    /// One request on one lane, within its time.
+    async fn call_on(
+        lane: &mut Lane,
+        request: http::Request<Bytes>,
+        allowance: Allowance,
+        classes: &'static [DataClass],
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        classes
+            .iter()
+            .for_each(|class| lane.counts.add_class(*class));
+        let bytes = request.body().len().max(allowance.reply_max_bytes) as u64;
+        let patience = Duration::from_secs(REPLY_SECONDS + bytes / SLOWEST_BYTES_PER_SECOND);
+        let exchange = Self::exchange(lane, request, allowance);
+        timeout(patience + allowance.wait, exchange)
+            .await
+            .map_err(|_| TransportError::TimedOut)?
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Lane>> {
+        // Lanes are put in and taken out whole.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request that the cell may keep waiting, on a lane to itself. Given up, it takes the lane with it.
+    async fn wait(
+        &self,
+        request: http::Request<Bytes>,
+        allowance: Allowance,
+        classes: &'static [DataClass],
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let kept = self.waiting().pop();
+        let mut lane = match kept {
+            Some(lane) if !lane.sender.is_closed() => lane,
+            _ => self.connect().await?,
+        };
+        let reply = Self::call_on(&mut lane, request, allowance, classes).await?;
+        let mut waiting = self.waiting();
+        if waiting.len() < WAITING_LANES_KEPT_MAX {
+            waiting.push(lane);
+        }
+        Ok(reply)
     }
 }
 
@@ -352,10 +409,13 @@ impl Transport for TlsTransport {
     fn call<'a>(
         &'a self,
         request: http::Request<Bytes>,
-        reply_max_bytes: usize,
+        allowance: Allowance,
         classes: &'static [DataClass],
     ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>> {
         Box::pin(async move {
+            if !allowance.wait.is_zero() {
+                return self.wait(request, allowance, classes).await;
+            }
             let mut slot = self.lane().await;
             // Taken out while it is in use: whoever gives this future up in the middle ends the lane,
             // so that no reply is ever taken for the answer to another request.
@@ -363,15 +423,7 @@ impl Transport for TlsTransport {
                 Some(lane) if !lane.sender.is_closed() => lane,
                 _ => self.connect().await?,
             };
-            classes
-                .iter()
-                .for_each(|class| lane.counts.add_class(*class));
-            let bytes = request.body().len().max(reply_max_bytes) as u64;
-            let patience = Duration::from_secs(REPLY_SECONDS + bytes / SLOWEST_BYTES_PER_SECOND);
-            let exchange = Self::exchange(&mut lane, request, reply_max_bytes);
-            let reply = timeout(patience, exchange)
-                .await
-                .map_err(|_| TransportError::TimedOut)??;
+            let reply = Self::call_on(&mut lane, request, allowance, classes).await?;
             *slot = Some(lane);
             Ok(reply)
         })
@@ -383,6 +435,10 @@ impl Transport for TlsTransport {
                 let Some(lane) = lane.lock().await.take() else {
                     continue;
                 };
+                end(lane).await;
+            }
+            let waiting = std::mem::take(&mut *self.waiting());
+            for lane in waiting {
                 end(lane).await;
             }
         })

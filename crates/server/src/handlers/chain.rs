@@ -443,6 +443,7 @@ async fn append_checked(
     if !matches!(outcome, Ok(AppendOutcome::Appended(_))) {
         // Whatever is there now, this memory of it may be behind.
         shared.views.forget(&account);
+        shared.waiters.account_changed(&account);
     }
     match outcome.map_err(|error| Refusal::of_records(&error))? {
         AppendOutcome::Conflict(_) | AppendOutcome::HeadsMoved => Err(ErrorCode::Conflict.into()),
@@ -453,6 +454,7 @@ async fn append_checked(
                 view: Arc::new(extended.view),
                 bytes,
             });
+            shared.waiters.account_changed(&account);
             shared
                 .transparency
                 .queue()
@@ -466,11 +468,21 @@ async fn append_checked(
     }
 }
 
-/// A number in a query, 0 if there is none. It has one spelling: no sign, no leading zeros.
+/// A place in a query, 0 if there is none.
 pub(super) fn decimal(text: Option<&str>) -> Result<u64, Refusal> {
     let Some(text) = text else { return Ok(0) };
+    let number = canonical(text)?;
+    if text.len() <= FROM_MAX_DIGITS {
+        Ok(number)
+    } else {
+        Err(ErrorCode::Malformed.into())
+    }
+}
+
+/// A number in a query. It has one spelling: no sign, no leading zeros.
+pub(super) fn canonical(text: &str) -> Result<u64, Refusal> {
     let number: u64 = text.parse().map_err(|_| ErrorCode::Malformed)?;
-    if text.len() <= FROM_MAX_DIGITS && number.to_string() == text {
+    if number.to_string() == text {
         Ok(number)
     } else {
         Err(ErrorCode::Malformed.into())

@@ -1,6 +1,7 @@
 //! Reading and moving a vault's head.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::Response;
 use candor_store::{Head as StoredHead, HeadMark, HeadSwap, SwapOutcome};
@@ -11,23 +12,111 @@ use candor_wire::head::{Head, HeadError, SignedHead};
 use candor_wire::ids::{DeviceId, VaultId};
 use candor_wire::limits::{PAGE_MAX_ENTRIES, RESCUED_MAX};
 use candor_wire::statement::Role;
+use tokio::time::Instant;
 
 use crate::gate::Admitted;
 use crate::log::Cause;
 use crate::reply::{self, Refusal};
 use crate::shared::Shared;
+use crate::waiting::{Awaited, Waiter};
 
-/// The head, as the device signed it. A write-only device reads only those that it signed itself.
-pub(super) async fn read(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
+/// The head, as the device signed it: at once, or, where the request names a counter, as soon as the head's is above it.
+pub(super) async fn read(
+    shared: &Arc<Shared>,
+    admitted: &mut Admitted,
+) -> Result<Response, Refusal> {
+    let after = admitted.query.as_deref().map(super::chain::canonical);
+    match after.transpose()? {
+        None => head_reply(visible(shared, admitted).await?),
+        Some(after) => head_reply(waited_for(shared, admitted, after).await?),
+    }
+}
+
+/// The head that the caller may see. A write-only device reads only those that it signed itself.
+async fn visible(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Option<StoredHead>, Refusal> {
     let (view, vault) = (admitted.view()?, admitted.vault()?);
     if is_write_only(view, admitted.signer) && view.writer_of(&vault) != admitted.signer {
         return Err(ErrorCode::NotPermitted.into());
     }
-    let stored = shared
-        .records
-        .head(admitted.account()?, admitted.vault()?)
-        .await;
-    let stored = stored.map_err(|error| Refusal::of_records(&error))?;
+    let stored = shared.records.head(view.account(), vault).await;
+    stored.map_err(|error| Refusal::of_records(&error))
+}
+
+/// Whether the head has a counter above that; a vault without a head counts as 0.
+fn is_above(head: Option<&StoredHead>, after: u64) -> bool {
+    head.map_or(0, |head| head.mark.counter) > after
+}
+
+/// The head once its counter is above `after`, or as it is when the time is over. Whatever wakes the request, it is
+/// judged again before anything is told.
+async fn waited_for(
+    shared: &Arc<Shared>,
+    admitted: &mut Admitted,
+    after: u64,
+) -> Result<Option<StoredHead>, Refusal> {
+    let awaited = Awaited {
+        account: admitted.account()?,
+        device: admitted.signer,
+        vault: admitted.vault()?,
+        after,
+    };
+    // Before the head is read, so that no move of it is missed.
+    let waiter = shared.waiters.enter(awaited);
+    let longest = shared.config.limits.wait_timeout_seconds;
+    let end = Instant::now() + Duration::from_secs(u64::from(longest));
+    loop {
+        let head = visible(shared, admitted).await?;
+        if is_above(head.as_ref(), after) || Instant::now() >= end {
+            return Ok(head);
+        }
+        drop(head);
+        let waiter = waiter.as_ref().ok_or(ErrorCode::Busy)?;
+        admitted.rest();
+        let began = Instant::now();
+        let news = news(shared, waiter, &awaited, end).await;
+        admitted.waited += began.elapsed();
+        news?;
+        admitted.look_again(shared).await?;
+        admitted.work = shared.work_shares.take(awaited.account).await;
+    }
+}
+
+/// Ready when there may be something to tell, and at the end of the time.
+async fn news(
+    shared: &Arc<Shared>,
+    waiter: &Waiter,
+    awaited: &Awaited,
+    end: Instant,
+) -> Result<(), Refusal> {
+    // It may have stopped before this request took its place, and woke nobody here then.
+    refuse_if_stopping(shared)?;
+    loop {
+        let look = end.min(Instant::now() + shared.waiters.look_pause());
+        let is_woken = tokio::select! {
+            () = waiter.woken() => true,
+            () = tokio::time::sleep_until(look) => false,
+        };
+        refuse_if_stopping(shared)?;
+        if is_woken || look == end {
+            return Ok(());
+        }
+        let head = shared.records.head(awaited.account, awaited.vault).await;
+        let head = head.map_err(|error| Refusal::of_records(&error))?;
+        if is_above(head.as_ref(), awaited.after) {
+            return Ok(());
+        }
+    }
+}
+
+/// A cell that stops keeps nobody waiting; whoever asks again finds the one that comes after.
+fn refuse_if_stopping(shared: &Shared) -> Result<(), Refusal> {
+    if shared.is_stopping() {
+        return Err(ErrorCode::Busy.into());
+    }
+    Ok(())
+}
+
+fn head_reply(stored: Option<StoredHead>) -> Result<Response, Refusal> {
     let decoded = stored
         .map(|stored| cbor::decode::<SignedHead>(&stored.bytes))
         .transpose();
@@ -150,6 +239,7 @@ pub(super) async fn swap(
         let outcome = shared.records.swap_head(nonce.take(), swap.clone()).await;
         match outcome.map_err(|error| Refusal::of_records(&error))? {
             SwapOutcome::Swapped | SwapOutcome::AlreadyThere => {
+                shared.waiters.head_moved(&account, &vault, mark.counter);
                 shared.transparency.queue().added(1);
                 return Ok(reply::done());
             }

@@ -1,6 +1,7 @@
 //! What a request carries outside of its body: path, query and headers, each with the forms that the gate accepts.
 
-use candor_wire::api::{BodyKind, Caller, Endpoint};
+use candor_wire::api::{BodyKind, Caller, Endpoint, EndpointId};
+use candor_wire::limits::HEAD_WAIT_SECONDS;
 use candor_wire::request::{
     HEADER_AUTHORITY, HEADER_DEVICE, HEADER_DIGEST, HEADER_MAX_BYTES, HEADER_PLACEMENT,
     HEADER_SIGNATURE, HEADER_SIGNATURE_INPUT,
@@ -55,7 +56,12 @@ pub(super) fn of(endpoint: &Endpoint) -> Vec<Value> {
         .map(|name| name.trim_start_matches('*'))
         .map(in_path)
         .collect();
-    parameters.extend(endpoint.query.iter().map(|name| in_query(name)));
+    parameters.extend(
+        endpoint
+            .query
+            .iter()
+            .map(|name| in_query(endpoint.id, name)),
+    );
     if endpoint.caller != Caller::Anybody {
         parameters.extend(SIGNED_HEADERS.iter().map(in_header));
         if matches!(endpoint.request, BodyKind::Cbor(_)) {
@@ -96,15 +102,23 @@ fn in_path(name: &str) -> Value {
     })
 }
 
-fn in_query(name: &str) -> Value {
-    let (what, pattern) = match name {
-        "from" => (
-            "The number of the first record or head that is wanted, decimal; 0 where it is absent.",
-            format!("^(0|[1-9][0-9]{{0,{}}})$", FROM_MAX_DIGITS - 1),
+fn in_query(endpoint: EndpointId, name: &str) -> Value {
+    let (what, schema) = match (endpoint, name) {
+        (_, "from") => (
+            "The number of the first record or head that is wanted, decimal; 0 where it is absent."
+                .to_owned(),
+            json!({ "type": "string", "pattern": format!("^(0|[1-9][0-9]{{0,{}}})$", FROM_MAX_DIGITS - 1) }),
+        ),
+        (EndpointId::ReadHead, _) => (
+            format!(
+                "The counter that is known already, decimal without leading zeros: the reply waits for a head with a \
+                 higher one, {HEAD_WAIT_SECONDS} s at most, and is the head as it is then. A vault without a head has 0."
+            ),
+            json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX }),
         ),
         _ => (
-            "The last name that is known already.",
-            "^[0-9a-f]{64}$".to_owned(),
+            "The last name that is known already.".to_owned(),
+            json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
         ),
     };
     json!({
@@ -112,7 +126,7 @@ fn in_query(name: &str) -> Value {
         "in": "query",
         "required": false,
         "description": what,
-        "schema": { "type": "string", "pattern": pattern }
+        "schema": schema
     })
 }
 

@@ -17,6 +17,7 @@ mod resources;
 mod restores;
 mod revocations;
 mod transparency;
+mod waiting;
 mod witness;
 mod witnesses;
 mod world;
