@@ -38,6 +38,15 @@ const PRUNE: Played = Played {
     what: "schedules",
 };
 
+const SYNC: Played = Played {
+    package: "candor-vault",
+    target: &["--lib"],
+    test: "sync::tests::simulation::many_histories_converge_and_lose_nothing",
+    count: "CANDOR_SYNC_HISTORIES",
+    first: "CANDOR_SYNC_FIRST",
+    what: "histories",
+};
+
 /// Which simulation.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -53,6 +62,9 @@ enum Simulation {
     /// Schedules of two devices that back up, forget and prune at once, while the cell deletes what is
     /// condemned at any moment: nothing that a snapshot needs may be lost.
     Prune(Seeds),
+    /// Histories of several devices that keep a folder in step, with crashes, races, lost records and a cell that is
+    /// put back: all folders end the same, and nothing that was saved is lost.
+    Sync(Seeds),
 }
 
 /// How many, and which.
@@ -71,6 +83,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     match &options.what {
         Simulation::Log(seeds) => play(&LOG, seeds),
         Simulation::Prune(seeds) => play(&PRUNE, seeds),
+        Simulation::Sync(seeds) => play(&SYNC, seeds),
     }
 }
 

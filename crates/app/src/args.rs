@@ -92,6 +92,10 @@ pub(crate) enum Top {
         after_help = "Example:\n  candor backup run --all\n  candor backup restore latest --to ~/restored"
     )]
     Backup(BackupCommand),
+    /// Keep folders in step with your other devices
+    #[cfg(feature = "device")]
+    #[command(subcommand, after_help = "Example:\n  candor sync add ~/Documents")]
+    Sync(SyncCommand),
     /// Show every connection that this device opened
     #[cfg(feature = "device")]
     #[command(

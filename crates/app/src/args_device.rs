@@ -187,7 +187,7 @@ pub(crate) struct JoinArgs {
 pub(crate) enum Service {
     /// Sealed copies of the folders that you choose
     Backup,
-    /// Not available in this version
+    /// Folders that are the same on your devices
     Sync,
     /// Not available in this version
     Messages,
@@ -290,6 +290,93 @@ pub(crate) enum ReceiptFormat {
     Candor,
     /// Derived from it and not signed: ISO/IEC TS 27560 in the W3C's Data Privacy Vocabulary
     JsonLd,
+}
+
+/// `candor sync …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SyncCommand {
+    /// Keep a folder in step with your other devices; asks first
+    #[command(
+        after_help = "Example:\n  candor sync add ~/Documents\n\nOn another device of yours: candor sync join Documents ~/Documents"
+    )]
+    Add {
+        /// The folder.
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+        /// What it is called on all devices; by default like the folder
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// What this device leaves out, in the syntax of .gitignore; may be given more than once
+        #[arg(long, value_name = "GLOB")]
+        exclude: Vec<String>,
+        /// Say yes to the consent text, which is printed all the same
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Have a folder here that another device of yours keeps in step; asks first
+    #[command(
+        after_help = "Example:\n  candor sync join Documents ~/Documents\n  candor sync join Photos ~/Photos --exclude '/videos/'\n\nWhat is in DIR already is merged: what differs is kept twice."
+    )]
+    Join {
+        /// What it is called.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Where it shall be here; made if it is not there.
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+        /// What this device leaves out, in the syntax of .gitignore; may be given more than once
+        #[arg(long, value_name = "GLOB")]
+        exclude: Vec<String>,
+        /// Say yes to the consent text, which is printed all the same
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Bring folders into step once; while `candor up` runs, it does so by itself
+    #[command(after_help = "Example:\n  candor sync run\n  candor sync run Documents")]
+    Run {
+        /// Folders; without any, all that are on and not paused.
+        #[arg(value_name = "NAME")]
+        folders: Vec<String>,
+    },
+    /// Leave a folder as it is for a while
+    #[command(after_help = "Example:\n  candor sync pause Documents")]
+    Pause {
+        /// The folder.
+        #[arg(value_name = "NAME")]
+        folder: String,
+    },
+    /// Let a paused folder go on
+    #[command(after_help = "Example:\n  candor sync resume Documents")]
+    Resume {
+        /// The folder.
+        #[arg(value_name = "NAME")]
+        folder: String,
+    },
+    /// Show the folders and whether they are in step; sends nothing
+    #[command(after_help = "Example:\n  candor sync status --json")]
+    Status,
+    /// List files that two devices changed at once and that were kept twice; sends nothing
+    #[command(after_help = "Example:\n  candor sync conflicts")]
+    Conflicts,
+    /// List the versions of a file or folder, removed ones included
+    #[command(after_help = "Example:\n  candor sync versions ~/Documents/report.odt")]
+    Versions {
+        /// Where it is, or was.
+        #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+        path: PathBuf,
+    },
+    /// Have a version back; what is there now stays a version of its own
+    #[command(
+        after_help = "Example:\n  candor sync restore ~/Documents/report.odt@3f2a\n  candor sync restore ~/Documents/old@3f2a --to /tmp/old"
+    )]
+    Restore {
+        /// Where it is, or was, and the beginning of the version that `candor sync versions` shows.
+        #[arg(value_name = "PATH@VERSION")]
+        what: std::ffi::OsString,
+        /// A folder to restore into, instead of its place
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        to: Option<PathBuf>,
+    },
 }
 
 /// `candor backup …`

@@ -115,8 +115,13 @@ fn on(app: &App, door: &mut Door, service: Service, yes: bool) -> Outcome {
             ));
         }
         Answer::Yes => app.ui.note(&format!(
-            "{} is on. Next: candor backup run --all. Stop it: candor consent off {}",
+            "{} is on. Next: {}. Stop it: candor consent off {}",
             service.name(),
+            if service == Service::Sync {
+                "candor sync run"
+            } else {
+                "candor backup run --all"
+            },
             service.name()
         )),
         Answer::No => return Err(refused(service.name())),

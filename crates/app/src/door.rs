@@ -78,6 +78,14 @@ impl Door {
         }))
     }
 
+    /// The engine, if it is in this process.
+    pub(crate) fn engine(&self) -> Option<Arc<Engine>> {
+        match self {
+            Self::Here(local) => Some(Arc::clone(&local.engine)),
+            Self::There(_) => None,
+        }
+    }
+
     /// Runs one command. Events come as they happen; asking the program to stop ends it cleanly.
     pub(crate) fn execute(
         &mut self,

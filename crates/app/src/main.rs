@@ -49,6 +49,8 @@ mod socket_server;
 #[cfg(feature = "device")]
 mod status;
 #[cfg(feature = "device")]
+mod sync;
+#[cfg(feature = "device")]
 mod terminal;
 #[cfg(feature = "device")]
 mod up;
@@ -149,6 +151,8 @@ fn dispatch(app: &App, command: Top) -> Outcome {
         Top::Consent(command) => consent::run(app, command),
         #[cfg(feature = "device")]
         Top::Backup(command) => backup::run(app, command),
+        #[cfg(feature = "device")]
+        Top::Sync(command) => sync::run(app, command),
         #[cfg(feature = "device")]
         Top::Ledger(args) => ledger::run(app, args),
         Top::Server(command) => cell::run(app, command),

@@ -16,7 +16,7 @@ pub(crate) fn run(app: &App) -> Outcome {
         without_account()
     } else {
         let mut door = Door::open(app)?;
-        let status = view!(execute(app, &mut door, Command::Status)?, Status)?;
+        let status = *view!(execute(app, &mut door, Command::Status)?, Status)?;
         door.close(app);
         status
     };
@@ -34,6 +34,7 @@ fn without_account() -> StatusView {
         account: None,
         services: Service::value_variants().iter().map(off).collect(),
         sets: Vec::new(),
+        folders: Vec::new(),
         warnings: vec![format!(
             "nothing on this device is backed up: {NO_ACCOUNT_HINT}"
         )],

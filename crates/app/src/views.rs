@@ -2,7 +2,8 @@
 
 use candor_client::commands::{
     AccountView, BackupView, CheckView, ConsentView, DeviceView, DifferenceView, EntryView,
-    ErasureView, LedgerLineView, RestoredView, SetView, SnapshotView, StatusView,
+    ErasureView, FolderView, LedgerLineView, RestoredView, SetView, SnapshotView, StatusView,
+    SyncedView, VersionView,
 };
 use candor_client::path_text::PathText;
 
@@ -154,6 +155,102 @@ pub(crate) fn sets(views: &[SetView]) -> Vec<String> {
         })
         .collect();
     table(&["SET", "CONSENT", "LAST BACKUP", "NOTE", "PATHS"], &rows)
+}
+
+/// `candor sync status`.
+pub(crate) fn folders(views: &[FolderView]) -> Vec<String> {
+    if views.is_empty() {
+        return vec!["no synced folders; `candor sync add DIR` names the first".to_owned()];
+    }
+    let rows: Vec<Vec<String>> = views
+        .iter()
+        .map(|view| {
+            vec![
+                shown(&view.name),
+                if view.paused {
+                    "paused".to_owned()
+                } else {
+                    view.consent.clone()
+                },
+                maybe_time(view.last_sync_ms),
+                counted(view.files, "file", "files"),
+                folder_note(view),
+                shown(&view.path.text),
+            ]
+        })
+        .collect();
+    table(
+        &["FOLDER", "CONSENT", "LAST IN STEP", "HOLDS", "NOTE", "PATH"],
+        &rows,
+    )
+}
+
+fn folder_note(view: &FolderView) -> String {
+    let mut notes = Vec::new();
+    if view.syncing {
+        notes.push("at work".to_owned());
+    }
+    if view.conflicts > 0 {
+        notes.push(counted(
+            view.conflicts,
+            "file kept twice",
+            "files kept twice",
+        ));
+    }
+    if view.last_problems > 0 {
+        notes.push(counted(view.last_problems, "problem", "problems"));
+    }
+    notes.join(", ")
+}
+
+/// `candor sync versions`.
+pub(crate) fn versions(views: &[VersionView]) -> Vec<String> {
+    if views.is_empty() {
+        return vec!["there is no version of that".to_owned()];
+    }
+    let rows: Vec<Vec<String>> = views
+        .iter()
+        .map(|view| {
+            vec![
+                short(&view.version),
+                time(view.time_ms),
+                shown(&view.device),
+                if view.kind == "file" {
+                    bytes(view.bytes)
+                } else {
+                    view.kind.clone()
+                },
+                if view.current {
+                    "now".to_owned()
+                } else {
+                    String::new()
+                },
+            ]
+        })
+        .collect();
+    table(&["VERSION", "TIME", "DEVICE", "SIZE", ""], &rows)
+}
+
+/// One line about rounds of a folder.
+pub(crate) fn synced(view: &SyncedView) -> String {
+    let counts = [
+        (view.sent, "sent"),
+        (view.received, "received"),
+        (view.moved, "moved"),
+        (view.removed, "removed"),
+        (view.conflicts, "kept twice"),
+    ];
+    let parts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", crate::text::count(*count)))
+        .collect();
+    let name = shown(&view.folder);
+    if parts.is_empty() {
+        format!("{name}: in step")
+    } else {
+        format!("{name}: in step ({})", parts.join(", "))
+    }
 }
 
 fn note_of(view: &SetView) -> String {

@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use candor_consent::{Backup, Grant, Refusal};
+use candor_consent::{Backup, Grant, Refusal, Service};
 use candor_vault::backup::{self, BackupError, BackupJob, BackupStats};
 use candor_vault::report::Cancel;
 use candor_vault::rules::Rules;
@@ -72,8 +72,16 @@ impl Engine {
         &self,
         set: &BackupSet,
     ) -> Result<Result<Grant<Backup>, Refusal>, Failure> {
-        let service = ServiceCode::Backup;
-        let Some(vault) = set.vault else {
+        self.grant_in::<Backup>(set.vault)
+    }
+
+    /// The grant of a service in a vault, or why there is none: as [`Self::grant_for`].
+    pub(crate) fn grant_in<S: Service>(
+        &self,
+        vault: Option<VaultId>,
+    ) -> Result<Result<Grant<S>, Refusal>, Failure> {
+        let service = S::CODE;
+        let Some(vault) = vault else {
             return Ok(Err(Refusal::NoConsent { service }));
         };
         let pending = self.store().withdrawals()?;
@@ -81,7 +89,7 @@ impl Engine {
         let over = self.consents_over(now)?;
         let decided = self.with_chain(|chain| {
             let device = &self.facts.device;
-            let grant = candor_consent::grant::<Backup>(
+            let grant = candor_consent::grant::<S>(
                 chain.view(),
                 chain.keyring(),
                 device,

@@ -16,7 +16,7 @@ use crate::failure;
 use crate::path_text::PathText;
 use crate::restore_flow::{Session, SnapshotSpec, not_found};
 
-const fn kind_name(kind: &Kind) -> &'static str {
+pub(crate) const fn kind_name(kind: &Kind) -> &'static str {
     match kind {
         Kind::File { .. } => "file",
         Kind::Directory { .. } => "folder",
@@ -68,7 +68,7 @@ fn tell_item(
     ControlFlow::Continue(())
 }
 
-fn browse_failed(error: &BrowseError) -> Failure {
+pub(crate) fn browse_failed(error: &BrowseError) -> Failure {
     match error {
         BrowseError::NotFound { path } => Failure::new(
             FailureKind::Usage,
@@ -236,7 +236,7 @@ impl Engine {
 
 impl Session<'_> {
     /// Nothing more to do, unless the person stopped it in the middle.
-    fn done(&self) -> Result<View, Failure> {
+    pub(crate) fn done(&self) -> Result<View, Failure> {
         if self.cancel.is_cancelled() {
             Err(failure::interrupted())
         } else {

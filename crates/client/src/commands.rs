@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::path_text::PathText;
 
 /// The version of these types; both ends of a socket must have the same.
-pub const COMMANDS_VERSION: u32 = 5;
+pub const COMMANDS_VERSION: u32 = 6;
 
 /// A request to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +170,54 @@ pub enum Command {
         /// How much of what is stored may be unneeded, in percent; the rest is not worth storing again.
         max_unused_percent: u8,
     },
+    /// Adds a folder that is to be kept in step. Sends nothing.
+    SyncAdd {
+        /// Its name; `None` to derive one from the path.
+        name: Option<String>,
+        /// Absolute path.
+        path: PathText,
+        /// Globs in gitignore syntax: what this device leaves out.
+        excludes: Vec<String>,
+    },
+    /// Adds a folder that another device of the account keeps in step (errand: restore).
+    SyncJoin {
+        /// Its name.
+        name: String,
+        /// Absolute path.
+        path: PathText,
+        /// Globs in gitignore syntax: what this device leaves out.
+        excludes: Vec<String>,
+    },
+    /// The synced folders of this device. Sends nothing.
+    SyncList,
+    /// Brings folders and vaults into step once (grant: sync).
+    SyncRun {
+        /// Names of folders; empty for all that are on and not paused.
+        folders: Vec<String>,
+    },
+    /// Stops a folder for a while, or lets it go on. Sends nothing.
+    SyncPause {
+        /// Name of the folder.
+        folder: String,
+        /// Whether it stops.
+        paused: bool,
+    },
+    /// Files that were kept twice. Sends nothing.
+    SyncConflicts,
+    /// Versions of something in a synced folder (errand: restore).
+    SyncVersions {
+        /// Absolute path.
+        path: PathText,
+    },
+    /// Brings a version back (grant: sync, if something is in its place; errand: restore).
+    SyncRestore {
+        /// Absolute path.
+        path: PathText,
+        /// The beginning of a version's id.
+        version: String,
+        /// Absolute path of a folder to restore into; `None`: to its place.
+        to: Option<PathText>,
+    },
     /// What a cell that was restored from a backup lost (errand: re-anchor). Changes nothing.
     ReAnchorPropose,
     /// Accepts exactly that (errand: re-anchor).
@@ -255,7 +303,7 @@ pub enum Event {
 /// Progress of long work.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// What is going on: `scan`, `backup`, `restore`, `check`, `prune`.
+    /// What is going on: `scan`, `backup`, `restore`, `check`, `prune`, `sync`.
     pub phase: String,
     /// Files done.
     pub files: u64,
@@ -355,9 +403,19 @@ pub enum View {
     /// Done; there is nothing to tell.
     Done,
     /// Answer to [`Command::Status`].
-    Status(StatusView),
+    Status(Box<StatusView>),
     /// Answer to [`Command::AccountShow`].
     Account(AccountView),
+    /// Answer to [`Command::SyncAdd`], [`Command::SyncJoin`] and [`Command::SyncPause`].
+    Folder(FolderView),
+    /// Answer to [`Command::SyncList`].
+    Folders(Vec<FolderView>),
+    /// Answer to [`Command::SyncRun`].
+    Synced(Vec<SyncedView>),
+    /// Answer to [`Command::SyncConflicts`].
+    Conflicts(Vec<ConflictView>),
+    /// Answer to [`Command::SyncVersions`].
+    Versions(Vec<VersionView>),
     /// Answer to [`Command::DeviceList`].
     Devices(Vec<DeviceView>),
     /// Answer to [`Command::DeviceLink`].

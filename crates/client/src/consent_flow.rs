@@ -11,7 +11,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use candor_consent::{Proposal, Refusal};
+use candor_consent::{Proposal, Refusal, Sync};
 use candor_wire::consent_record::{Collected, ServiceCode, Withdrawal};
 use candor_wire::epoch::EpochRecord;
 use candor_wire::errand::Purpose;
@@ -25,9 +25,10 @@ use crate::api::Api;
 use crate::chain::Chain;
 use crate::clock::date_text;
 use crate::commands::{Answered, ConsentView, Failure, FailureKind, ProposalView, Stored, View};
-use crate::device_store::{BackupSet, PendingWithdrawal};
+use crate::device_store::{BackupSet, PendingWithdrawal, SyncedFolder};
 use crate::engine::{Engine, unknown_chain};
 use crate::epochs::{self, Recipients};
+use crate::sync_flow::run_name;
 use candor_wire::chain::AccountView as ChainView;
 use candor_wire::statement::Role;
 
@@ -111,15 +112,40 @@ fn is_safe(c: char) -> bool {
 }
 
 impl Engine {
-    /// The live consent for a set: the grant's id and when it ends, or why there is none. Decided
+    /// The live consent for a set, or a folder: the grant's id and when it ends, or why there is none. Decided
     /// from what this device knows; nothing is sent.
     pub(crate) fn consent_of(
         &self,
+        service: ServiceCode,
         set: &BackupSet,
     ) -> Result<Result<(StatementId, Millis), Refusal>, Failure> {
-        Ok(self
-            .grant_for(set)?
-            .map(|grant| (grant.id(), grant.ends_at())))
+        Ok(match service {
+            ServiceCode::Sync => self
+                .grant_in::<Sync>(set.vault)?
+                .map(|grant| (grant.id(), grant.ends_at())),
+            _ => self
+                .grant_for(set)?
+                .map(|grant| (grant.id(), grant.ends_at())),
+        })
+    }
+
+    /// What consent of a service is asked for: backup sets, or synced folders.
+    pub(crate) fn subjects(&self, service: ServiceCode) -> Result<Vec<BackupSet>, Failure> {
+        Ok(match service {
+            ServiceCode::Sync => {
+                let folders = self.store().folders()?;
+                folders.iter().map(SyncedFolder::as_set).collect()
+            }
+            _ => self.store().sets()?,
+        })
+    }
+
+    /// One of them, by its name.
+    fn subject(&self, service: ServiceCode, name: &str) -> Result<BackupSet, Failure> {
+        Ok(match service {
+            ServiceCode::Sync => self.store().folder(name)?.as_set(),
+            _ => self.store().set(name)?,
+        })
     }
 
     /// When a consent that is given now ends. It lasts longer than every one that is over for this device
@@ -144,23 +170,25 @@ impl Engine {
         let notice = offered(service)?;
         self.check_not_deleted()?;
         let now = self.now();
-        let all = self.store().sets()?;
+        let all = self.subjects(service)?;
         if all.is_empty() {
-            return Err(
-                Failure::new(FailureKind::Usage, "there is no backup set to consent for")
-                    .with_hint("candor backup add PATH"),
-            );
+            let (what, hint) = match service {
+                ServiceCode::Sync => ("synced folder", "candor sync add DIR"),
+                _ => ("backup set", "candor backup add PATH"),
+            };
+            let sentence = format!("there is no {what} to consent for");
+            return Err(Failure::new(FailureKind::Usage, sentence).with_hint(hint));
         }
         let mut sets = Vec::new();
         for name in names {
-            self.store().set(name)?;
+            self.subject(service, name)?;
         }
         for set in all {
             if !names.is_empty() && !names.contains(&set.name) {
                 continue;
             }
             let lasts = self
-                .consent_of(&set)?
+                .consent_of(service, &set)?
                 .is_ok_and(|(_, ends)| ends > now.plus_ms(RENEWAL_DAYS * DAY_MS));
             if !lasts {
                 sets.push(set);
@@ -265,7 +293,10 @@ impl Engine {
                 FailureKind::Failed,
                 "what is asked has changed since it was shown; nothing was agreed to",
             )
-            .with_hint("read the new text: `candor consent on backup`"));
+            .with_hint(format!(
+                "read the new text: `candor consent on {}`",
+                service.name()
+            )));
         }
         if prepared.sets.is_empty() {
             return self.consent_list();
@@ -309,7 +340,10 @@ impl Engine {
             None => {
                 let vault = self.new_vault(&view)?;
                 // What is being erased stays apart from what is stored from now on.
-                self.store().assign_vault(&set.name, vault, set.vault)?;
+                match service {
+                    ServiceCode::Sync => self.begin_folder(set, vault)?,
+                    _ => self.store().assign_vault(&set.name, vault, set.vault)?,
+                }
                 vault
             }
         };
@@ -318,7 +352,7 @@ impl Engine {
             let record = self.first_epoch(vault, &Recipients::of(&view))?;
             bodies.push(Body::Epoch(Box::new(record)));
         }
-        let previous = self.consent_of(set)?.ok().map(|(id, _)| id);
+        let previous = self.consent_of(service, set)?.ok().map(|(id, _)| id);
         let notice = offered(service)?;
         let record = self
             .with_chain(|chain| {
@@ -429,7 +463,7 @@ impl Engine {
         let service = service_of(service)?;
         let vault = match set {
             None => None,
-            Some(name) => match self.store().set(name)?.vault {
+            Some(name) => match self.subject(service, name)?.vault {
                 // Nothing was ever agreed to for this set.
                 None => return Ok(View::Erasures(Vec::new())),
                 vault => vault,
@@ -449,7 +483,7 @@ impl Engine {
 
     /// Withdraws: here at once, then at the cell.
     fn withdraw(&self, service: ServiceCode, vault: Option<VaultId>) -> Result<(), Failure> {
-        let sets = self.store().sets()?;
+        let sets = self.subjects(service)?;
         let waits = self.store().withdrawals()?;
         let unanswered = self.store().is_unanswered(service)?;
         let length = self.with_chain(|chain| chain.view().next_sequence());
@@ -475,8 +509,8 @@ impl Engine {
             self.store().add_withdrawal(&pending)?;
         }
         for one in &sets {
-            if service == ServiceCode::Backup && (vault.is_none() || one.vault == vault) {
-                self.stop_run(&one.name);
+            if vault.is_none() || one.vault == vault {
+                self.stop_run(&run_name(service, &one.name));
             }
         }
         if self.store().withdrawals()?.is_empty() {
@@ -507,7 +541,8 @@ impl Engine {
 
     fn consents(&self) -> Result<Vec<ConsentView>, Failure> {
         let now = self.now();
-        let sets = self.store().sets()?;
+        let mut sets = self.subjects(ServiceCode::Backup)?;
+        sets.extend(self.subjects(ServiceCode::Sync)?);
         let pending = self.store().withdrawals()?;
         let over = self.consents_over(now)?;
         let view = self.view()?;

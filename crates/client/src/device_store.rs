@@ -6,6 +6,7 @@
 //! this file can make a consent or a device. It holds no secrets; names of folders are in it, and
 //! the file is readable by its owner alone.
 
+mod folders;
 mod log;
 mod snapshots;
 
@@ -26,12 +27,13 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 /// Marks the file as this database (SQLite's `application_id`): "CNDd".
 const APPLICATION_ID: i32 = 0x434e_4464;
 
+pub use folders::{FOLDERS_MAX, SyncedFolder};
 pub use log::{LogFinding, Watched};
 pub use snapshots::Vanished;
 
 /// The version of the schema that this build writes. Earlier ones are brought up to it: version 1 has no tables of
-/// the log, version 2 not the one of its witnesses' silence, version 3 none of snapshots.
-pub const DEVICE_STORE_VERSION: i32 = 4;
+/// the log, version 2 not the one of its witnesses' silence, version 3 none of snapshots, version 4 none of folders.
+pub const DEVICE_STORE_VERSION: i32 = 5;
 
 /// How long a statement waits for another process that reads the file, in milliseconds. Nobody else
 /// writes: the home's lock sees to that.
@@ -90,6 +92,21 @@ pub enum DeviceStoreError {
     /// Too many sets.
     #[error("a device has at most {SETS_MAX} backup sets")]
     TooManySets,
+    /// There is a synced folder of this name.
+    #[error("there is a synced folder named {name:?} already")]
+    FolderExists {
+        /// The name.
+        name: String,
+    },
+    /// There is no synced folder of this name.
+    #[error("there is no synced folder named {name:?}")]
+    NoFolder {
+        /// The name.
+        name: String,
+    },
+    /// Too many synced folders.
+    #[error("a device has at most {FOLDERS_MAX} synced folders")]
+    TooManyFolders,
 }
 
 /// A backup set as it was asked for.
@@ -219,18 +236,22 @@ impl DeviceStore {
                 transaction.execute_batch(log::SCHEMA)?;
                 transaction.execute_batch(log::SCHEMA_3)?;
                 transaction.execute_batch(snapshots::SCHEMA_4)?;
+                transaction.execute_batch(folders::SCHEMA_5)?;
                 transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
                 transaction.pragma_update(None, "user_version", DEVICE_STORE_VERSION)
             }),
             (APPLICATION_ID, DEVICE_STORE_VERSION) => Ok(()),
-            (APPLICATION_ID, 1..=3) => self.write(|transaction| {
+            (APPLICATION_ID, 1..=4) => self.write(|transaction| {
                 if version < 2 {
                     transaction.execute_batch(log::SCHEMA)?;
                 }
                 if version < 3 {
                     transaction.execute_batch(log::SCHEMA_3)?;
                 }
-                transaction.execute_batch(snapshots::SCHEMA_4)?;
+                if version < 4 {
+                    transaction.execute_batch(snapshots::SCHEMA_4)?;
+                }
+                transaction.execute_batch(folders::SCHEMA_5)?;
                 transaction.pragma_update(None, "user_version", DEVICE_STORE_VERSION)
             }),
             (APPLICATION_ID, version) => Err(DeviceStoreError::Version {
@@ -670,112 +691,4 @@ fn fault(path: &Path, source: rusqlite::Error) -> DeviceStoreError {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn set(name: &str) -> BackupSet {
-        BackupSet {
-            name: name.to_owned(),
-            vault: None,
-            paths: vec![
-                PathBuf::from("/a"),
-                PathBuf::from(OsString::from_vec(b"/b\xff".to_vec())),
-            ],
-            excludes: vec!["*.o".to_owned()],
-            added: Millis(5),
-            runs: RunState::default(),
-        }
-    }
-
-    #[test]
-    fn sets_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("device.sqlite");
-        let mut store = DeviceStore::open(&path).unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        store.add_set(&set("one")).unwrap();
-        assert!(matches!(
-            store.add_set(&set("one")),
-            Err(DeviceStoreError::SetExists { .. })
-        ));
-        let vault = VaultId::from_bytes([7; 16]);
-        store.assign_vault("one", vault, None).unwrap();
-        assert!(
-            store
-                .assign_vault("one", VaultId::from_bytes([8; 16]), None)
-                .is_err()
-        );
-        store.run_began("one", Millis(9)).unwrap();
-        drop(store);
-        let mut store = DeviceStore::open(&path).unwrap();
-        store.check().unwrap();
-        let mut expected = BackupSet {
-            vault: Some(vault),
-            ..set("one")
-        };
-        expected.runs.unfinished = Some(Millis(9));
-        assert_eq!(store.sets().unwrap(), [expected.clone()]);
-        store.run_succeeded("one", Millis(11), 3).unwrap();
-        expected.runs = RunState {
-            unfinished: None,
-            succeeded: Some(Millis(11)),
-            problems: 3,
-        };
-        assert_eq!(store.set("one").unwrap(), expected);
-        assert!(matches!(
-            store.set("two"),
-            Err(DeviceStoreError::NoSuchSet { .. })
-        ));
-    }
-
-    #[test]
-    fn withdrawals_wait_until_they_are_forgotten() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut store = DeviceStore::open(&folder.path().join("device.sqlite")).unwrap();
-        let one = PendingWithdrawal {
-            service: ServiceCode::Backup,
-            vault: Some(VaultId::from_bytes([1; 16])),
-            time: Millis(3),
-            before: 4,
-        };
-        let all = PendingWithdrawal {
-            vault: None,
-            ..one.clone()
-        };
-        store.add_withdrawal(&one).unwrap();
-        store.add_withdrawal(&all).unwrap();
-        assert_eq!(store.withdrawals().unwrap(), [one.clone(), all.clone()]);
-        store.forget_withdrawal(&one).unwrap();
-        assert_eq!(store.withdrawals().unwrap(), std::slice::from_ref(&all));
-        store.forget_withdrawal(&all).unwrap();
-        assert_eq!(store.withdrawals().unwrap(), []);
-    }
-
-    #[test]
-    fn damage_is_told_from_the_rest() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("device.sqlite");
-        std::fs::write(&path, vec![0x5a; 8192]).unwrap();
-        assert!(matches!(
-            DeviceStore::open(&path),
-            Err(DeviceStoreError::Damaged { .. })
-        ));
-        let newer = folder.path().join("newer.sqlite");
-        let store = DeviceStore::open(&newer).unwrap();
-        store
-            .connection
-            .pragma_update(None, "user_version", 99)
-            .unwrap();
-        drop(store);
-        assert!(matches!(
-            DeviceStore::open(&newer),
-            Err(DeviceStoreError::Version { version: 99, .. })
-        ));
-    }
-}
+mod tests;

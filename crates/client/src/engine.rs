@@ -267,6 +267,24 @@ impl Engine {
                 set,
                 max_unused_percent,
             } => self.backup_prune(set.as_deref(), max_unused_percent, events, cancel),
+            Command::SyncAdd {
+                name,
+                path,
+                excludes,
+            } => self.sync_add(name, &path, excludes),
+            Command::SyncJoin {
+                name,
+                path,
+                excludes,
+            } => self.sync_join(&name, &path, excludes, cancel),
+            Command::SyncList => self.folder_views().map(View::Folders),
+            Command::SyncRun { folders } => self.sync_run(&folders, events, cancel),
+            Command::SyncPause { folder, paused } => self.sync_pause(&folder, paused),
+            Command::SyncConflicts => self.sync_conflicts(),
+            Command::SyncVersions { path } => self.sync_versions(&path, cancel),
+            Command::SyncRestore { path, version, to } => {
+                self.sync_restore(&path, &version, to.as_ref(), events, cancel)
+            }
             Command::ReAnchorPropose => self.re_anchor_propose(),
             Command::ReAnchorAccept { token } => self.re_anchor_accept(&token, cancel),
             Command::Ledger { since_ms } => {

@@ -25,6 +25,11 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Events(SyncSender<Event>);
 
 impl Events {
+    /// Goes nowhere: for work that nobody listens to.
+    pub(crate) fn unheard() -> Self {
+        Self(mpsc::sync_channel(0).0)
+    }
+
     /// Sends one, waiting while the listener is busy. A listener that is gone hears nothing.
     pub(crate) fn send(&self, event: Event) {
         let _ = self.0.send(event);

@@ -393,6 +393,12 @@ fn of_the_device(error: &(dyn Error + 'static)) -> Option<Failure> {
                 Failure::new(FailureKind::Usage, error.to_string())
                     .with_hint("`candor backup list` shows the sets"),
             ),
+            DeviceStoreError::FolderExists { .. }
+            | DeviceStoreError::NoFolder { .. }
+            | DeviceStoreError::TooManyFolders => Some(
+                Failure::new(FailureKind::Usage, error.to_string())
+                    .with_hint("`candor sync status` shows the folders"),
+            ),
         };
     }
     if is::<SetError>(error).is_some() {

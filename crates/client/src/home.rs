@@ -162,6 +162,11 @@ impl Home {
         Ok(index.with_file_name(format!("{vault}.runs")))
     }
 
+    /// Where the record of a synced folder lies.
+    pub fn sync_state(&self, vault: &VaultId) -> Result<PathBuf, HomeError> {
+        Ok(self.index(vault)?.with_extension("sync.sqlite"))
+    }
+
     /// Where the stat cache of a vault lies.
     pub fn stat_cache(&self, vault: &VaultId) -> Result<PathBuf, HomeError> {
         Ok(self.index(vault)?.with_extension("stat.sqlite"))

@@ -42,7 +42,11 @@ mod rejoin;
 mod restore_flow;
 mod revoke_flow;
 mod seal_small;
+mod sync_flow;
+mod sync_follow;
+mod sync_watch;
 mod vault_access;
+mod version_flow;
 mod writer_flow;
 mod writer_state;
 
@@ -58,3 +62,4 @@ pub use egress::{CellDoor, Egress};
 pub use engine::{Engine, EngineConfig, EnrolParams};
 pub use keystore::{KeyProtection, KeyStore};
 pub use phrase::RecoveryPhrase;
+pub use sync_follow::Followed;

@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use candor_log::checkpoint::SignedCheckpoint;
 use candor_vault::report::Cancel;
+use candor_vault::sync::State;
 use candor_wire::api::ErrorCode;
 use candor_wire::chain::AccountView as ChainView;
 use candor_wire::chain::{DeviceEntry, Record};
@@ -575,6 +576,12 @@ impl Engine {
                 Failure::new(FailureKind::Failed, "the local index cannot be deleted")
                     .because(&error)
             })?;
+            let folder = self.home.sync_state(&head.vault)?;
+            if folder.exists() {
+                State::open(&folder)
+                    .and_then(|mut state| state.put_back())
+                    .map_err(|error| Failure::of(&error))?;
+            }
             // The person read what is missing.
             self.store().set_listed(&head.vault, &[])?;
             gone.push(head.vault);

@@ -392,7 +392,7 @@ impl Engine {
     }
 }
 
-fn restore_failed(error: &RestoreError) -> Failure {
+pub(crate) fn restore_failed(error: &RestoreError) -> Failure {
     match error {
         RestoreError::Cancelled => failure::interrupted(),
         RestoreError::NotFound { .. } => Failure::new(FailureKind::Usage, error.to_string())

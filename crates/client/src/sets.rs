@@ -91,7 +91,7 @@ pub fn is_name(name: &str) -> bool {
 
 /// A name out of a path: its last part, with what a name may not hold replaced, and a number behind
 /// it if others have that name.
-fn derive_name(path: &Path, taken: impl Fn(&str) -> bool) -> String {
+pub(crate) fn derive_name(path: &Path, taken: impl Fn(&str) -> bool) -> String {
     /// Room that is left for a number behind the name, in bytes.
     const SUFFIX_BYTES: usize = 8;
     let last = path

@@ -94,7 +94,7 @@ impl Engine {
     }
 
     fn set_view(&self, set: &BackupSet) -> Result<SetView, Failure> {
-        let consent = self.consent_of(set)?;
+        let consent = self.consent_of(ServiceCode::Backup, set)?;
         let state = match &consent {
             Ok(_) => "on",
             Err(Refusal::NoConsent { .. } | Refusal::NotAcknowledged { .. }) => "off",
@@ -126,7 +126,7 @@ impl Engine {
     }
 
     fn consented_at(&self, set: &BackupSet) -> Option<Millis> {
-        let (id, _) = self.consent_of(set).ok()?.ok()?;
+        let (id, _) = self.consent_of(ServiceCode::Backup, set).ok()?.ok()?;
         self.with_chain(|chain| chain.view().consent(&id).map(|entry| entry.record.given_at))
             .flatten()
     }
@@ -215,14 +215,15 @@ impl Engine {
         let services = self.services()?;
         let mut warnings = self.warnings(&account, &sets)?;
         let log = self.log_status(&mut warnings)?;
-        Ok(View::Status(StatusView {
+        Ok(View::Status(Box::new(StatusView {
             account: Some(account),
             services,
             sets,
+            folders: self.folder_views()?,
             warnings,
             witnessed: log.as_ref().is_some_and(LogView::is_witnessed),
             log: log.map(Box::new),
-        }))
+        })))
     }
 
     fn services(&self) -> Result<Vec<ServiceView>, Failure> {
@@ -357,7 +358,7 @@ impl Engine {
 
     /// A sentence about a consent that ends within [`RENEWAL_DAYS`].
     fn reminder(&self, set: &BackupSet) -> Result<Option<String>, Failure> {
-        let Ok((_, ends)) = self.consent_of(set)? else {
+        let Ok((_, ends)) = self.consent_of(ServiceCode::Backup, set)? else {
             return Ok(None);
         };
         let is_near = ends <= self.now().plus_ms(RENEWAL_DAYS * DAY_MS);

@@ -1,4 +1,6 @@
-//! What differs by platform: keeping the process's memory to itself.
+//! What differs by platform: keeping the process's memory to itself, and renames in one step.
+
+use std::path::Path;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
@@ -40,4 +42,28 @@ pub fn harden_process() -> Hardening {
         has_no_core,
         is_locked,
     }
+}
+
+/// Gives something a name that nothing has.
+pub(crate) fn rename_new(old: &Path, new: &Path) -> std::io::Result<()> {
+    let flags = rustix::fs::RenameFlags::NOREPLACE;
+    Ok(rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        old,
+        rustix::fs::CWD,
+        new,
+        flags,
+    )?)
+}
+
+/// Exchanges two entries in one step.
+pub(crate) fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
+    let flags = rustix::fs::RenameFlags::EXCHANGE;
+    Ok(rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        one,
+        rustix::fs::CWD,
+        other,
+        flags,
+    )?)
 }

@@ -153,7 +153,7 @@ impl Engine {
         if let Some(manifest) = manifest.filter(|_| writer.is_none()) {
             self.store().see_manifest(&vault, &manifest)?;
         }
-        if missing > 0 {
+        if missing > 0 && !self.is_synced_vault(&vault) {
             events.step(format!(
                 "{missing} snapshots are not listed any more, and this device did not take them off; `candor backup snapshots --forgotten` shows what can be brought back"
             ));

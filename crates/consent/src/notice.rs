@@ -33,10 +33,20 @@ const BACKUP_EN: Notice = Notice {
     how_to_withdraw: "candor consent off backup",
 };
 
+const SYNC_EN: Notice = Notice {
+    service: ServiceCode::Sync,
+    language: "en",
+    purpose: "sync/1",
+    purpose_text: include_str!("../notices/sync.purpose.txt"),
+    template: include_str!("../notices/sync.en.1.txt"),
+    how_to_withdraw: "candor consent off sync",
+};
+
 /// The notice of a service, if this build offers the service.
 pub const fn notice(service: ServiceCode) -> Option<&'static Notice> {
     match service {
         ServiceCode::Backup => Some(&BACKUP_EN),
+        ServiceCode::Sync => Some(&SYNC_EN),
         _ => None,
     }
 }

@@ -109,6 +109,19 @@ pub(crate) fn exists(
     Ok(look_up(root, path, source)?.is_some())
 }
 
+/// What is at a path of a snapshot; `None` if nothing is. The top itself has no entry.
+pub fn entry(
+    reader: &mut Reader<'_>,
+    root: ChunkId,
+    path: &Path,
+) -> Result<Option<Entry>, BrowseError> {
+    let record = tree::read_root(root, reader)?;
+    Ok(match look_up(&record, path, reader)? {
+        Some(Found::Entry(entry)) => Some(*entry),
+        Some(Found::Top(_)) | None => None,
+    })
+}
+
 /// The root record of a snapshot: where its sources were.
 pub fn root(reader: &mut Reader<'_>, root: ChunkId) -> Result<Root, BrowseError> {
     Ok(tree::read_root(root, reader)?)

@@ -1,15 +1,16 @@
-//! Staying up: backups again and again, until the person stops it.
+//! Staying up: backups again and again, and folders in step all the time, until the person stops it.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use candor_client::commands::{Command, SetView};
+use candor_client::{Cancel, Followed};
 
 use crate::App;
 use crate::backup::back_up;
 use crate::door::Door;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::progress::{execute, view};
-use crate::views;
+use crate::{text, views};
 
 /// Time between two backups of a set. An hour of work is what most people can bear to lose, and a run
 /// that finds nothing new costs seconds.
@@ -23,6 +24,40 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Stays until the program is asked to stop, which is a good end.
 pub(super) fn stay(app: &App, door: &mut Door) -> Outcome {
+    let cancel = Cancel::default();
+    let engine = door.engine();
+    std::thread::scope(|scope| {
+        if let Some(engine) = &engine {
+            scope.spawn(|| engine.follow_folders(&|news| tell_folder(app, &news), &cancel));
+        }
+        let result = stay_alone(app, door);
+        cancel.cancel();
+        result
+    })
+}
+
+/// What happened to a folder, in one line.
+fn tell_folder(app: &App, news: &Followed) {
+    match news {
+        Followed::Synced(view) => app.ui.note(&views::synced(view)),
+        Followed::Failed { folder, failure } => app.ui.note(&format!(
+            "{}: {}; it is tried again",
+            text::shown(folder),
+            failure.sentence
+        )),
+        Followed::Halted { folder, failure } => app.ui.warning(&format!(
+            "{} is not touched any more: {}",
+            text::shown(folder),
+            failure.sentence
+        )),
+        Followed::Unwatched { folder, reason } => app.ui.warning(&format!(
+            "{} cannot be watched ({reason}); it is looked at every minute",
+            text::shown(folder)
+        )),
+    }
+}
+
+fn stay_alone(app: &App, door: &mut Door) -> Outcome {
     let mut not_before: Option<Instant> = None;
     loop {
         app.runtime.block_on(async {

@@ -114,6 +114,8 @@ pub struct StatusView {
     pub services: Vec<ServiceView>,
     /// The backup sets.
     pub sets: Vec<SetView>,
+    /// Synced folders.
+    pub folders: Vec<FolderView>,
     /// Sentences about what is not safe or needs the person.
     pub warnings: Vec<String>,
     /// Whether the transparency log of the cell is witnessed by the quorum of this device's policy, and
@@ -439,4 +441,82 @@ pub struct LedgerVerifiedView {
     pub lines: u64,
     /// Hash of the newest.
     pub head: String,
+}
+
+/// A synced folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderView {
+    /// What it is called on all devices.
+    pub name: String,
+    /// Where it is on this one.
+    pub path: PathText,
+    /// Its vault, once consent was asked for it.
+    pub vault: Option<String>,
+    /// What this device leaves out.
+    pub excludes: Vec<String>,
+    /// `on`, `off`, `withdrawn` or `ended`.
+    pub consent: String,
+    /// Whether the person stopped it for a while.
+    pub paused: bool,
+    /// Whether a round is at work.
+    pub syncing: bool,
+    /// When it was in step last, milliseconds UTC.
+    pub last_sync_ms: Option<i64>,
+    /// How many files could not be kept in step then.
+    pub last_problems: u64,
+    /// Files and links in step.
+    pub files: u64,
+    /// Folders in step.
+    pub folders: u64,
+    /// Files that were kept twice and still are.
+    pub conflicts: u64,
+}
+
+/// What rounds of a folder did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncedView {
+    /// The folder.
+    pub folder: String,
+    /// Names that were taken over from here.
+    pub sent: u64,
+    /// Files that came from other devices.
+    pub received: u64,
+    /// Names that other devices removed.
+    pub removed: u64,
+    /// Names that other devices moved.
+    pub moved: u64,
+    /// Files that were kept twice.
+    pub conflicts: u64,
+    /// Bytes of content that came.
+    pub received_bytes: u64,
+    /// Bytes of sealed packs that were added to the cell.
+    pub stored_bytes: u64,
+    /// Files that could not be kept in step.
+    pub problems: u64,
+}
+
+/// A file that was kept twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictView {
+    /// The folder.
+    pub folder: String,
+    /// The copy, named by the device and the time that made it.
+    pub path: PathText,
+}
+
+/// A version of something in a synced folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionView {
+    /// Its id; the beginning is enough to name it.
+    pub version: String,
+    /// When it came to be, by the clock of its device, milliseconds UTC.
+    pub time_ms: i64,
+    /// Name of the device that made it.
+    pub device: String,
+    /// `file`, `folder`, `symlink`, or `removed`.
+    pub kind: String,
+    /// Size in bytes, for files.
+    pub bytes: u64,
+    /// Whether it is what the vault has now.
+    pub current: bool,
 }

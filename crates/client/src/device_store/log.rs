@@ -258,6 +258,8 @@ mod tests {
                     "listed_snapshot",
                     "vanished_snapshots",
                     "seen_manifest",
+                    "folder_exclude",
+                    "folder",
                 ] {
                     transaction.execute(&format!("DROP TABLE {table}"), [])?;
                 }
@@ -296,7 +298,8 @@ mod tests {
             .write(|transaction| {
                 transaction.execute_batch(
                     "DROP TABLE log_unvouched; DROP TABLE listed_snapshot;
-                     DROP TABLE vanished_snapshots; DROP TABLE seen_manifest;",
+                     DROP TABLE vanished_snapshots; DROP TABLE seen_manifest;
+                     DROP TABLE folder_exclude; DROP TABLE folder;",
                 )?;
                 transaction.pragma_update(None, "user_version", 2)
             })

@@ -17,5 +17,6 @@ mod lying_log;
 mod memory;
 mod re_anchor;
 mod revoke;
+mod sync;
 mod world;
 mod writer;

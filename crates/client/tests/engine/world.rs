@@ -425,7 +425,7 @@ impl Person {
         let View::Status(status) = self.ask(Command::Status).unwrap() else {
             panic!("another view")
         };
-        status
+        *status
     }
 
     pub(crate) fn ledger(&self) -> Vec<LedgerLineView> {

@@ -8,7 +8,7 @@ mod moves;
 
 use std::rc::Rc;
 
-use candor_wire::Nanos;
+use candor_wire::{Nanos, ObjectId};
 
 use super::folder::{Folder, Trouble, join};
 use super::merge::{Done, Merged, Notes, as_path, encode, is_synced, parts_of};
@@ -117,7 +117,8 @@ pub(crate) struct Applied {
 }
 
 impl Merged {
-    /// Brings the folder to the merged tree, and records what was done. The head names that tree by now.
+    /// Brings the folder to the merged tree, and records what was done. `head` is the one that names that tree by
+    /// now: its counter and manifest.
     pub(crate) fn apply<S, F: Folder<S>>(
         &mut self,
         folder: &mut F,
@@ -125,6 +126,7 @@ impl Merged {
         source: &mut dyn Locate,
         progress: &dyn Progress,
         cancel: &Cancel,
+        head: Option<(u64, ObjectId)>,
     ) -> Result<Applied, SyncError> {
         let actions: Vec<Option<Action>> = std::mem::take(&mut self.actions)
             .into_iter()
@@ -151,8 +153,10 @@ impl Merged {
                 state.set_complete(done.folder, &done.name, &done.entry)?;
             }
         }
-        if self.notes.failed.is_empty() {
-            state.set_top(Some(&self.parts))?;
+        if self.notes.failed.is_empty()
+            && let Some((counter, manifest)) = head
+        {
+            state.set_top(Some((&self.parts, counter, manifest)))?;
         }
         Ok(counts)
     }
@@ -328,46 +332,33 @@ impl<F> Apply<'_, F> {
                     mtime: Nanos(0),
                     xattrs: Vec::new(),
                 };
-                match self.folder.dress_folder(&at, &name, &metadata) {
-                    Ok(stamp) => self.restamp(folder, &name, stamp),
-                    Err(trouble) => {
-                        self.notes.failed.insert(join(&at, &name));
-                        self.notes.trouble(&at, &name, trouble)
-                    }
-                }
+                let dressed = self.folder.dress_folder(&at, &name, &metadata);
+                let dressed = match dressed {
+                    Ok(stamp) if self.restamp(folder, &name, stamp)? => Ok(()),
+                    // Somebody put another folder in its place.
+                    Ok(_) => Err(Trouble::Changed),
+                    Err(trouble) => Err(trouble),
+                };
+                dressed.or_else(|trouble| {
+                    self.notes.failed.insert(join(&at, &name));
+                    self.notes.trouble(&at, &name, trouble)
+                })
             }
             _ => Ok(()),
         }
     }
 
-    fn restamp(&mut self, folder: i64, name: &[u8], stamp: Stamp) -> Result<(), SyncError> {
-        if let Some(mut row) = self.state.row(folder, name)? {
-            row.stamp = stamp;
-            self.state.put(folder, &row)?;
+    /// Records the state of a folder after this round changed it. `false`: it is not the folder that is recorded.
+    fn restamp(&mut self, folder: i64, name: &[u8], stamp: Stamp) -> Result<bool, SyncError> {
+        let Some(mut row) = self.state.row(folder, name)? else {
+            return Ok(false);
+        };
+        if (row.stamp.inode, row.stamp.device) != (stamp.inode, stamp.device) {
+            return Ok(false);
         }
-        Ok(())
-    }
-
-    /// The next round looks into a folder and all folders below it.
-    fn look_into_all(&mut self, folder: i64, at: &[u8], name: &[u8]) -> Result<(), SyncError> {
-        let mut stack = vec![(
-            self.state.row(folder, name)?.and_then(|row| row.child),
-            join(at, name),
-        )];
-        while let Some((child, path)) = stack.pop() {
-            if let Some(child) = child {
-                for row in self
-                    .state
-                    .rows(child)?
-                    .into_iter()
-                    .filter(|row| row.child.is_some())
-                {
-                    stack.push((row.child, join(&path, &row.name)));
-                }
-            }
-            self.notes.again.insert(path);
-        }
-        Ok(())
+        row.stamp = stamp;
+        self.state.put(folder, &row)?;
+        Ok(true)
     }
 
     /// Somebody made a folder of the same name meanwhile: the next round looks into it.
@@ -391,10 +382,11 @@ impl<F> Apply<'_, F> {
         match self.folder.make_folder(at, name, metadata) {
             Ok((stamp, is_new)) => {
                 self.look_into(at, name, is_new);
-                if let Some(row) = self.state.row(folder, name)?
+                if let Some(mut row) = self.state.row(folder, name)?
                     && row.child == Some(child)
                 {
-                    self.restamp(folder, name, stamp)?;
+                    row.stamp = stamp;
+                    self.state.put(folder, &row)?;
                 }
                 Ok(())
             }

@@ -285,7 +285,7 @@ pub(crate) fn merge<S: Store, F: Folder<S>>(
 }
 
 /// The entry that a row or an item holds. Rows were encoded by us, items decoded before.
-fn decode(encoded: &[u8]) -> Result<Entry, SyncError> {
+pub(super) fn decode(encoded: &[u8]) -> Result<Entry, SyncError> {
     node::decode_entry(encoded).map_err(|source| {
         SyncError::Tree(crate::tree::TreeError::Node {
             chunk: ChunkId::from_bytes([0; 32]),
@@ -335,7 +335,7 @@ fn leaf_row(name: &[u8], stamp: Stamp, entry: Vec<u8>) -> Row {
 }
 
 /// The state of what is not here, or not yet.
-fn nothing() -> Stamp {
+pub(super) fn nothing() -> Stamp {
     Stamp {
         kind: OTHER,
         mode: 0,
@@ -566,7 +566,7 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
         let (local, stamp) = match three.listed {
             None => (None, None),
             Some(stamp) if stamp.kind == FOLDER => (None, Some(stamp)),
-            Some(stamp) => match self.local_leaf(at, three, &stamp, base.as_ref())? {
+            Some(stamp) => match self.local_leaf(at, three, &stamp)? {
                 Some((entry, stamp)) => (Some(entry), Some(stamp)),
                 None => return self.keep_remote(level, three),
             },
@@ -689,12 +689,9 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
         at: &[u8],
         three: &Three<'_>,
         stamp: &Stamp,
-        base: Option<&Entry>,
     ) -> Result<Option<(Entry, Stamp)>, SyncError> {
-        if let (Some(row), Some(base)) = (three.base(), base)
-            && row.stamp == *stamp
-        {
-            return Ok(Some((base.clone(), *stamp)));
+        if let Some(row) = three.base().filter(|row| row.stamp == *stamp) {
+            return Ok(Some((decode(&row.entry)?, *stamp)));
         }
         if let Some(hint) = three.hint.filter(|hint| hint.held && hint.stamp == *stamp) {
             let entry = decode(&hint.entry)?;

@@ -27,6 +27,7 @@ mod disk;
 mod folder;
 mod merge;
 mod names;
+mod put_back;
 mod record;
 mod round;
 mod state;
@@ -51,8 +52,9 @@ pub const SYNC_DEPTH_MAX: usize = 512;
 pub enum Dirty {
     /// Any: the folder was not watched all the time.
     All,
-    /// These, by path from the top, `/` between names, the top being empty: their own entries changed, or entries of
-    /// their entries.
+    /// These, by path from the top, `/` between names, the top being empty: which names are in them changed, or what
+    /// these names are. A path with `/` at its end means a folder with everything below it: it was moved, and what
+    /// changed in it was told under its old name.
     Folders(BTreeSet<Vec<u8>>),
 }
 
@@ -67,7 +69,7 @@ impl Dirty {
     pub(crate) fn has(&self, at: &[u8]) -> bool {
         match self {
             Self::All => true,
-            Self::Folders(set) => set.contains(at),
+            Self::Folders(set) => set.contains(at) || covers(set, at),
         }
     }
 
@@ -79,7 +81,7 @@ impl Dirty {
         if at.is_empty() {
             return !set.is_empty();
         }
-        if set.contains(at) {
+        if set.contains(at) || covers(set, at) {
             return true;
         }
         let mut below = at.to_vec();
@@ -120,6 +122,19 @@ impl Dirty {
             (Self::All, _) => {}
         }
     }
+}
+
+/// Whether a folder, or one that it is in, has to be listed with everything below it.
+fn covers(set: &BTreeSet<Vec<u8>>, at: &[u8]) -> bool {
+    let ends = at.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    let ends = ends.map(|(end, _)| end).chain([at.len()]);
+    let mut path = Vec::with_capacity(at.len() + 1);
+    ends.filter(|end| *end > 0).any(|end| {
+        path.clear();
+        path.extend_from_slice(&at[..end]);
+        path.push(b'/');
+        set.contains(&path)
+    })
 }
 
 /// Why a round could not be finished. What was applied stays recorded.

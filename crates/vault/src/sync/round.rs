@@ -9,18 +9,20 @@ use candor_wire::{DeviceId, Millis};
 use super::apply::{Applied, Locate};
 use super::disk::DiskFolder;
 use super::merge::{MergeJob, Merged, Store, merge};
+use super::put_back::rebase;
 use super::state::State;
 use super::{Dirty, SyncError};
 use crate::backup::content::{Buffers, FileError, FileStore, Stored};
 use crate::chunk::ChunkId;
 use crate::keep::{KeepRules, superfluous};
-use crate::manifest::{SnapshotEntry, SnapshotId, SnapshotStats};
+use crate::manifest::{Manifest, SnapshotEntry, SnapshotId, SnapshotStats};
 use crate::node::{References, Root};
 use crate::pack::Stream;
-use crate::ports::{ObjectSink, ObjectSource};
-use crate::reader::Reader;
+use crate::ports::{ObjectSink, ObjectSource, SourceError};
+use crate::reader::{ReadError, Reader, fetch_body};
 use crate::report::{Cancel, Problems, Progress};
 use crate::repository::{Repository, RepositoryError, Staged};
+use crate::seal::ObjectType;
 use crate::sys::Status;
 use crate::tree::{ChunkSource, TreeSink, read_root};
 use crate::writer::{WriteError, Writer, Written};
@@ -41,6 +43,9 @@ const OLDER_VERSIONS: KeepRules = KeepRules {
     monthly: 12,
     yearly: 0,
 };
+
+/// How many heads a cell that was put back is followed back: what other devices brought back meanwhile.
+const HEADS_BACK_MAX: usize = 10_000;
 
 /// What a round is about.
 #[derive(Debug, Clone)]
@@ -211,14 +216,20 @@ pub fn run(
         None => None,
     };
     let mut store = VaultStore::new(repository, sink);
+    state.begin()?;
+    let was_put_back = rebase_if_put_back(repository, state, source, &mut reader);
+    let was_put_back = was_put_back.inspect_err(|_| drop(state.abandon()))?;
     let merge_job = MergeJob {
         device: &job.device_name,
         remote_device: &job.remote_device_name,
         now: job.time,
-        dirty: &job.dirty,
+        dirty: if was_put_back {
+            &Dirty::All
+        } else {
+            &job.dirty
+        },
         cancel,
     };
-    state.begin()?;
     let merged = merge(
         folder,
         state,
@@ -266,6 +277,47 @@ pub fn run(
     })
 }
 
+/// After the cell was put back: finds the newest head that it has and of which the folder had the whole tree, and makes
+/// that the base. Says whether it was put back.
+fn rebase_if_put_back(
+    repository: &Repository,
+    state: &mut State,
+    source: &dyn ObjectSource,
+    reader: &mut Located<'_>,
+) -> Result<bool, SyncError> {
+    if !state.is_put_back()? {
+        return Ok(false);
+    }
+    let keys = repository.keys();
+    let mut at = repository.head();
+    let mut common = None;
+    for _ in 0..HEADS_BACK_MAX {
+        let Some(object) = at else { break };
+        let body = match fetch_body(keys, source, object, ObjectType::Manifest) {
+            Ok(body) => body,
+            // Pruned meanwhile.
+            Err(ReadError::Source(SourceError::Missing { .. })) => break,
+            Err(error) => return Err(SyncError::Repository(RepositoryError::Read(error))),
+        };
+        let manifest = Manifest::decode(&body, keys.account(), keys.vault()).map_err(|source| {
+            let error = ReadError::Manifest { object, source };
+            SyncError::Repository(RepositoryError::Read(error))
+        })?;
+        if state.knows_head(&object)? {
+            if let Some(newest) = manifest.snapshots.last() {
+                let parts = read_root(newest.root, reader)?.parts;
+                common = Some((manifest.counter, parts));
+            }
+            break;
+        }
+        at = manifest.previous;
+    }
+    let common = common.as_ref().map(|(counter, parts)| (*counter, parts));
+    rebase(state, common, reader)?;
+    state.put_back_done()?;
+    Ok(true)
+}
+
 impl Round {
     /// Stages the version that the head has to move to; `None` if the vault has it already. Versions that are
     /// superfluous by now are taken off the list with the same move.
@@ -307,9 +359,16 @@ impl Round {
     ) -> Result<RoundOutcome, SyncError> {
         let mut reader = Located(repository.reader(source));
         state.begin()?;
-        let applied =
-            self.merged
-                .apply::<VaultStore<'_>, _>(folder, state, &mut reader, progress, cancel);
+        let applied = self.merged.apply::<VaultStore<'_>, _>(
+            folder,
+            state,
+            &mut reader,
+            progress,
+            cancel,
+            repository
+                .head()
+                .map(|head| (repository.manifest().counter, head)),
+        );
         // What was done is recorded, whatever came after it.
         let ended = state.end();
         let Applied {

@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use candor_wire::ObjectId;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::record::{Row, Stamp};
@@ -14,6 +15,10 @@ use crate::node::References;
 
 /// Version of the file's tables.
 const STATE_VERSION: i64 = 1;
+
+/// How many heads are remembered to find the newest one that a cell still has after it was put back: days of constant
+/// change.
+const HEADS_MAX: i64 = 20_000;
 
 /// The folder's own number.
 pub(crate) const TOP: i64 = 1;
@@ -66,6 +71,7 @@ impl State {
         if version != STATE_VERSION {
             connection.execute_batch(
                 "DROP TABLE IF EXISTS entry; DROP TABLE IF EXISTS pending; DROP TABLE IF EXISTS top;
+                 DROP TABLE IF EXISTS head;
                  CREATE TABLE entry (folder INTEGER NOT NULL, name BLOB NOT NULL, child INTEGER,
                      complete INTEGER NOT NULL, held INTEGER NOT NULL, stamp BLOB NOT NULL, inode INTEGER,
                      entry BLOB NOT NULL, PRIMARY KEY (folder, name)) WITHOUT ROWID;
@@ -73,8 +79,10 @@ impl State {
                  CREATE INDEX by_child ON entry (child) WHERE child IS NOT NULL;
                  CREATE TABLE pending (folder INTEGER NOT NULL, name BLOB NOT NULL, child INTEGER,
                      stamp BLOB, inode INTEGER, entry BLOB, PRIMARY KEY (folder, name)) WITHOUT ROWID;
-                 CREATE TABLE top (complete INTEGER NOT NULL, parts BLOB NOT NULL);
-                 INSERT INTO top VALUES (0, x'');",
+                 CREATE TABLE top (complete INTEGER NOT NULL, parts BLOB NOT NULL, counter INTEGER NOT NULL,
+                     put_back INTEGER NOT NULL);
+                 INSERT INTO top VALUES (0, x'', 0, 0);
+                 CREATE TABLE head (manifest BLOB PRIMARY KEY, counter INTEGER NOT NULL) WITHOUT ROWID;",
             )?;
             connection.pragma_update(None, "user_version", STATE_VERSION)?;
         }
@@ -261,12 +269,85 @@ impl State {
         Ok(complete.then_some(parts))
     }
 
-    pub(crate) fn set_top(&mut self, parts: Option<&References>) -> Result<(), StateError> {
-        let encoded = parts.map(encode_parts).unwrap_or_default();
+    /// Notes that the base is, as a whole, the tree with these parts, of this head; `None`: that it is in the midst of
+    /// a change.
+    pub(crate) fn set_top(
+        &mut self,
+        top: Option<(&References, u64, ObjectId)>,
+    ) -> Result<(), StateError> {
+        let Some((parts, counter, manifest)) = top else {
+            self.connection
+                .prepare_cached("UPDATE top SET complete = 0")?
+                .execute([])?;
+            return Ok(());
+        };
+        let counter = counter.cast_signed();
         self.connection
-            .prepare_cached("UPDATE top SET complete = ?1, parts = ?2")?
-            .execute(params![parts.is_some(), encoded])?;
+            .prepare_cached("UPDATE top SET complete = 1, parts = ?1, counter = ?2")?
+            .execute(params![encode_parts(parts), counter])?;
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO head VALUES (?1, ?2)")?
+            .execute(params![manifest.as_bytes(), counter])?;
+        self.connection
+            .prepare_cached("DELETE FROM head WHERE counter < ?1")?
+            .execute([counter.saturating_sub(HEADS_MAX)])?;
         Ok(())
+    }
+
+    /// Whether the base was the whole tree of this head once.
+    pub(crate) fn knows_head(&self, manifest: &ObjectId) -> Result<bool, StateError> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT 1 FROM head WHERE manifest = ?1")?
+            .exists([manifest.as_bytes()])?)
+    }
+
+    /// Forgets heads that the cell does not have any more.
+    pub(crate) fn forget_heads_after(&mut self, counter: u64) -> Result<(), StateError> {
+        self.connection.execute(
+            "DELETE FROM head WHERE counter > ?1",
+            [counter.cast_signed()],
+        )?;
+        Ok(())
+    }
+
+    /// Of which head the base is the whole tree: its counter. `None`: it is in the midst of a change.
+    pub(crate) fn counter(&self) -> Result<Option<u64>, StateError> {
+        let (complete, counter): (bool, i64) =
+            self.connection
+                .query_row("SELECT complete, counter FROM top", [], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?;
+        Ok(complete.then_some(counter.cast_unsigned()))
+    }
+
+    /// Forgets all names.
+    pub(crate) fn clear(&mut self) -> Result<(), StateError> {
+        Ok(self.connection.execute_batch(
+            "DELETE FROM entry; DELETE FROM pending; UPDATE top SET complete = 0;",
+        )?)
+    }
+
+    /// The cell was put back to an earlier head, and the person accepted it. The next round makes the newest tree that
+    /// both had the base, so that all that the folder has beyond it counts as changed here, and is brought back.
+    pub fn put_back(&mut self) -> Result<(), StateError> {
+        Ok(self
+            .connection
+            .execute_batch("UPDATE top SET put_back = 1")?)
+    }
+
+    /// Whether [`State::put_back`] was called and no round did it yet.
+    pub(crate) fn is_put_back(&self) -> Result<bool, StateError> {
+        Ok(self
+            .connection
+            .query_row("SELECT put_back FROM top", [], |row| row.get(0))?)
+    }
+
+    /// A round did it.
+    pub(crate) fn put_back_done(&mut self) -> Result<(), StateError> {
+        Ok(self
+            .connection
+            .execute_batch("UPDATE top SET put_back = 0")?)
     }
 
     /// Keeps a record until the head moved: a name's new entry, or that it is gone.

@@ -150,7 +150,7 @@ impl<F> Apply<'_, F> {
                     self.state.rename((*old_folder, name), (*folder, new))?;
                     self.record_moved(*folder, at, entry, stamp)?;
                     // What somebody did in it a moment ago was noticed under its old name.
-                    self.look_into_all(*folder, at, new)?;
+                    self.notes.again.insert(join(&join(at, new), b""));
                     self.counts.moved += 1;
                     actions[number] = None;
                     actions[from] = None;
@@ -178,6 +178,7 @@ impl<F> Apply<'_, F> {
         let mut stamp = stamp;
         if stamp.mode != entry.metadata.mode
             && let Ok(dressed) = self.folder.dress_folder(at, name, &entry.metadata)
+            && (dressed.inode, dressed.device) == (stamp.inode, stamp.device)
         {
             stamp = dressed;
         }

@@ -24,7 +24,7 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
         let path = join(at, three.name);
         let known = three.base().filter(|row| row.child.is_some());
         let is_local = sides.local.is_none() && sides.stamp.is_some();
-        let remote = self.remote_side(known, &sides)?;
+        let remote = remote_side(known, &sides);
         let local = match sides.stamp.filter(|_| is_local) {
             None => Local::Absent,
             Some(stamp) => self.local_side(level, known, &stamp, &path),
@@ -77,20 +77,6 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
             (true, false) => self.local_folder(level, three, &sides, below),
             (false, _) => self.remote_folder(level, at, three, sides, below),
         }
-    }
-
-    fn remote_side(&mut self, known: Option<&Row>, sides: &Sides) -> Result<Remote, SyncError> {
-        let Some(parts) = sides.remote.as_ref().and_then(parts_of) else {
-            return Ok(Remote::Absent);
-        };
-        let base = sides.base.as_ref().and_then(parts_of);
-        let is_base = known.is_some_and(|row| row.complete)
-            && base.is_some_and(|base| encode_parts(base) == encode_parts(parts));
-        Ok(if is_base {
-            Remote::Base(parts.clone())
-        } else {
-            Remote::Parts(parts.clone())
-        })
     }
 
     fn local_side(
@@ -318,5 +304,19 @@ fn folder_row(name: &[u8], child: i64, stamp: Stamp, entry: &[u8]) -> Row {
         held: true,
         stamp,
         entry: entry.to_vec(),
+    }
+}
+
+fn remote_side(known: Option<&Row>, sides: &Sides) -> Remote {
+    let Some(parts) = sides.remote.as_ref().and_then(parts_of) else {
+        return Remote::Absent;
+    };
+    let base = sides.base.as_ref().and_then(parts_of);
+    let is_base = known.is_some_and(|row| row.complete)
+        && base.is_some_and(|base| encode_parts(base) == encode_parts(parts));
+    if is_base {
+        Remote::Base(parts.clone())
+    } else {
+        Remote::Parts(parts.clone())
     }
 }

@@ -316,6 +316,7 @@ impl Folder<Chunks> for MemoryFolder {
         let node = self
             .nodes
             .get_mut(&join(at, name))
+            .filter(|node| node.content == Content::Folder)
             .ok_or(Trouble::Changed)?;
         node.mode = metadata.mode;
         Ok(Self::stamp(node))
