@@ -463,6 +463,10 @@ pub(crate) fn status(view: &StatusView) -> Vec<String> {
         lines.push(String::new());
         lines.extend(sets(&view.sets));
     }
+    if !view.folders.is_empty() {
+        lines.push(String::new());
+        lines.extend(folders(&view.folders));
+    }
     if let Some(log) = &view.log {
         lines.push(String::new());
         lines.extend(crate::log::status_lines(log));

@@ -472,7 +472,7 @@ impl Engine {
         self.withdraw(service, vault)?;
         match stored {
             Stored::Stays => return Ok(View::Erasures(Vec::new())),
-            Stored::Kept => self.keep_erasing(vault),
+            Stored::Kept => self.keep_erasing(service, vault),
             Stored::Erased => self.ask_erasures(service, vault),
         }
         .map_err(|failure| not_asked(failure, service, stored))?;

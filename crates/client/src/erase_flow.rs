@@ -28,6 +28,7 @@ use crate::log::head::load_policy;
 use crate::log::source::CellTiles;
 use crate::log::{LogError, PROMISE_MS};
 use crate::receipt::{self, ErasureReceiptFileView};
+use crate::sync_flow::is_synced_vault;
 
 /// Most erasures that go into one append: each is small.
 const ERASURES_PER_APPEND_MAX: usize = 64;
@@ -62,6 +63,11 @@ pub(crate) fn erased(asked: StatementId, entry: &ErasureEntry) -> Failure {
 /// As much of an id as is shown, and enough to name it.
 fn short(id: StatementId) -> String {
     id.to_string().chars().take(12).collect()
+}
+
+/// Whether a vault is one of a service: a synced folder's, or not.
+fn is_of(view: &ChainView, service: ServiceCode, vault: &VaultId) -> bool {
+    is_synced_vault(view, vault) == (service == ServiceCode::Sync)
 }
 
 impl Engine {
@@ -100,7 +106,8 @@ impl Engine {
         let of_service = consents
             .iter()
             .filter(|(_, consent)| consent.record.service == service)
-            .filter_map(|(_, consent)| consent.record.vault);
+            .filter_map(|(_, consent)| consent.record.vault)
+            .filter(|vault| is_of(&view, service, vault));
         let mut vaults: Vec<VaultId> = match vault {
             Some(vault) => view.epoch(Some(vault)).map(|_| vault).into_iter().collect(),
             None => of_service.collect(),
@@ -118,7 +125,11 @@ impl Engine {
     }
 
     /// Takes back the erasures that were asked for, of one vault or of all, as long as the cell has not begun.
-    pub(crate) fn keep_erasing(&self, vault: Option<VaultId>) -> Result<(), Failure> {
+    pub(crate) fn keep_erasing(
+        &self,
+        service: ServiceCode,
+        vault: Option<VaultId>,
+    ) -> Result<(), Failure> {
         self.only_full()?;
         let api = self.errand(Purpose::Erase)?;
         self.sync_chain(&api)?;
@@ -127,7 +138,9 @@ impl Engine {
         let standing = view.erasures().into_iter().filter(|(_, entry)| {
             let is_meant = match vault {
                 Some(_) => entry.vault == vault,
-                None => entry.vault.is_some(),
+                None => entry
+                    .vault
+                    .is_some_and(|vault| is_of(&view, service, &vault)),
             };
             // What is gone cannot be kept; what is just due, the cell says.
             let is_long_due = due_at(entry, days).is_some_and(|due| due.plus_ms(PROMISE_MS) < now);

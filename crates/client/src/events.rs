@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use candor_vault::report::{self, Cancel};
 use candor_vault::secret::scrub_stack;
+use candor_vault::sync::ROUND_STACK_BYTES;
 
 use crate::commands::{Event, Progress};
 use crate::engine::lock;
@@ -51,11 +52,14 @@ pub(crate) fn pump<T: Send>(
 ) -> T {
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(EVENTS_WAITING_MAX);
-        let worker = scope.spawn(move || {
+        // A round of a synced folder recurses.
+        let builder = thread::Builder::new().stack_size(ROUND_STACK_BYTES);
+        let worker = builder.spawn_scoped(scope, move || {
             let value = work(&Events(sender));
             scrub_stack();
             value
         });
+        let worker = worker.expect("the system has room for a thread");
         loop {
             if outer.is_cancelled() {
                 inner.cancel();

@@ -167,7 +167,7 @@ fn refused(code: ErrorCode, used_bytes: Option<u64>, quota_bytes: Option<u64>) -
         ErrorCode::NoConsent => (
             NoConsent,
             "the cell knows no live consent for this".to_owned(),
-            "`candor consent history` shows what ended it; `candor consent on backup` gives it again",
+            "`candor consent history` shows what ended it; `candor consent on backup` gives it again, or `candor consent on sync`",
         ),
         ErrorCode::OverQuota => {
             let used = used_bytes.zip(quota_bytes);

@@ -578,6 +578,8 @@ impl Engine {
             })?;
             let folder = self.home.sync_state(&head.vault)?;
             if folder.exists() {
+                // A round that is at work ends first.
+                let _hold = self.hold_vault(head.vault, &Cancel::default())?;
                 State::open(&folder)
                     .and_then(|mut state| state.put_back())
                     .map_err(|error| Failure::of(&error))?;

@@ -13,6 +13,7 @@ use candor_vault::sync::{
     is_conflict_name,
 };
 use candor_vault::{ObjectSink, ObjectSource};
+use candor_wire::chain::AccountView as ChainView;
 use candor_wire::consent_record::ServiceCode;
 use candor_wire::errand::Purpose;
 use candor_wire::statement::Role;
@@ -479,15 +480,23 @@ impl Engine {
         name.unwrap_or_else(|| "another device".to_owned())
     }
 
-    /// Whether a vault is a synced folder's: its snapshots are versions, and come and go by themselves.
+    /// Whether a vault is a synced folder's: its snapshots are versions, and come and go by themselves. One that was ever
+    /// consented to for backups is none: another device could say anything to have its snapshots taken for versions.
     pub(crate) fn is_synced_vault(&self, vault: &VaultId) -> bool {
-        self.with_chain(|chain| {
-            chain.view().consents().iter().any(|(_, consent)| {
-                consent.record.service == ServiceCode::Sync && consent.record.vault == Some(*vault)
-            })
-        })
-        .unwrap_or(false)
+        self.with_chain(|chain| is_synced_vault(chain.view(), vault))
+            .unwrap_or(false)
     }
+}
+
+/// As [`Engine::is_synced_vault`].
+pub(crate) fn is_synced_vault(view: &ChainView, vault: &VaultId) -> bool {
+    let consents = view.consents();
+    let has = |service| {
+        consents.iter().any(|(_, consent)| {
+            consent.record.service == service && consent.record.vault == Some(*vault)
+        })
+    };
+    has(ServiceCode::Sync) && !has(ServiceCode::Backup)
 }
 
 /// The synced folders of the account, with their names.

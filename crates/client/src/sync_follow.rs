@@ -5,16 +5,17 @@
 //! made under the folder's grant and ends with it. What it answers is only a reason to look: the round reads and
 //! checks the head itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use candor_consent::Sync;
 use candor_vault::report::Cancel;
-use candor_vault::sync::Dirty;
-use candor_wire::VaultId;
+use candor_vault::sync::{Dirty, ROUND_STACK_BYTES};
+use candor_wire::{StatementId, VaultId};
 
+use crate::api::Api;
 use crate::commands::{Failure, FailureKind, SyncedView};
 use crate::device_store::SyncedFolder;
 use crate::engine::Engine;
@@ -40,8 +41,14 @@ const SUPERVISE_EVERY: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// Wait before a round that follows one under whose hands files changed.
+/// Wait before a round that follows one under whose hands files changed. It doubles as long as that goes on.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// After so many such rounds in a row it is told.
+const AGAIN_TOLD_AFTER: u32 = 6;
+
+/// Changes that do not pause for a long time are taken up less and less often, down to this.
+const PAUSE_AWAITED_BUSY: Duration = Duration::from_secs(4);
 
 /// A cell that answers at once without news is asked again after this time.
 const NO_NEWS_PAUSE: Duration = Duration::from_secs(2);
@@ -74,6 +81,16 @@ pub enum Followed {
     },
 }
 
+/// Why a folder is not followed any more.
+enum End {
+    /// It was switched off, paused, or this program ends.
+    Over,
+    /// The cell refuses its consent.
+    Refused(Option<StatementId>),
+    /// Tampering was found.
+    Halted,
+}
+
 /// One folder that is followed, as its thread sees it.
 struct Follower<'e> {
     engine: &'e Engine,
@@ -86,66 +103,83 @@ struct Follower<'e> {
     is_over: AtomicBool,
 }
 
-/// Whether a folder may be followed now.
-fn is_on(engine: &Engine, folder: &SyncedFolder) -> bool {
-    !folder.is_paused && matches!(engine.grant_in::<Sync>(folder.vault), Ok(Ok(_)))
+/// Threads end together, however one of them ends.
+struct EndBoth<'f, 'e>(&'f Follower<'e>);
+
+impl Drop for EndBoth<'_, '_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// The consent under which a folder may be followed now.
+fn consent_of(engine: &Engine, folder: &SyncedFolder) -> Option<StatementId> {
+    match engine.grant_in::<Sync>(folder.vault) {
+        Ok(Ok(grant)) if !folder.is_paused => Some(grant.id()),
+        _ => None,
+    }
+}
+
+/// A folder that is followed, and its thread.
+type Running<'scope, 'e> = (
+    Arc<Follower<'e>>,
+    std::thread::ScopedJoinHandle<'scope, End>,
+);
+
+/// Which folders are not followed for now, and why.
+#[derive(Default)]
+struct Shunned {
+    halted: BTreeSet<String>,
+    refused: BTreeMap<String, Option<StatementId>>,
+}
+
+impl Shunned {
+    fn has(&self, engine: &Engine, folder: &SyncedFolder) -> bool {
+        let refused = self.refused.get(&folder.name);
+        self.halted.contains(&folder.name)
+            || refused.is_some_and(|refused| *refused == consent_of(engine, folder))
+    }
 }
 
 impl Engine {
     /// Follows every folder that is on until `cancel` is thrown. Blocks; what happens is told to `tell`.
     pub fn follow_folders(&self, tell: &(dyn Fn(Followed) + core::marker::Sync), cancel: &Cancel) {
         std::thread::scope(|scope| {
-            let mut running: BTreeMap<
-                String,
-                (Arc<Follower<'_>>, std::thread::ScopedJoinHandle<'_, bool>),
-            > = BTreeMap::new();
-            let mut halted: Vec<String> = Vec::new();
+            let mut running: BTreeMap<String, Running<'_, '_>> = BTreeMap::new();
+            let mut shunned = Shunned::default();
             while !cancel.is_cancelled() {
                 let folders = self.store().folders().unwrap_or_default();
                 let wanted: Vec<SyncedFolder> = folders
                     .into_iter()
-                    .filter(|folder| is_on(self, folder) && !halted.contains(&folder.name))
+                    .filter(|folder| consent_of(self, folder).is_some())
+                    .filter(|folder| !shunned.has(self, folder))
                     .collect();
                 for (name, (follower, _)) in &running {
                     if !wanted.iter().any(|folder| folder.name == *name) {
                         follower.end();
                     }
                 }
-                let ended: Vec<String> = running
-                    .iter()
-                    .filter(|(_, (_, thread))| thread.is_finished())
-                    .map(|(name, _)| name.clone())
-                    .collect();
-                for name in ended {
-                    if let Some((_, thread)) = running.remove(&name)
-                        && !thread.join().unwrap_or(false)
-                    {
-                        halted.push(name);
-                    }
-                }
+                collect_ended(&mut running, &mut shunned);
                 for folder in wanted {
                     let Some(vault) = folder.vault.filter(|_| !running.contains_key(&folder.name))
                     else {
                         continue;
                     };
                     let name = folder.name.clone();
-                    let follower = Arc::new(Follower {
-                        engine: self,
-                        folder,
-                        vault,
-                        board: Arc::default(),
-                        stop: Cancel::default(),
-                        seen: AtomicU64::new(0),
-                        is_over: AtomicBool::new(false),
-                    });
+                    let follower = Arc::new(Follower::new(self, folder, vault));
                     let own = Arc::clone(&follower);
-                    let thread = scope.spawn(move || {
-                        let is_well = own.follow(tell);
-                        own.end();
-                        is_well
+                    let builder = std::thread::Builder::new().stack_size(ROUND_STACK_BYTES);
+                    let thread = builder.spawn_scoped(scope, move || {
+                        let _both = EndBoth(&own);
+                        own.follow(tell)
                     });
+                    // Without room for a thread it is tried again in a second.
+                    let Ok(thread) = thread else { continue };
                     let own = Arc::clone(&follower);
-                    scope.spawn(move || own.listen());
+                    scope.spawn(move || {
+                        let _both = EndBoth(&own);
+                        own.listen();
+                    });
                     running.insert(name, (follower, thread));
                 }
                 std::thread::sleep(SUPERVISE_EVERY);
@@ -157,7 +191,30 @@ impl Engine {
     }
 }
 
-impl Follower<'_> {
+/// Takes note of followers that ended.
+fn collect_ended(running: &mut BTreeMap<String, Running<'_, '_>>, shunned: &mut Shunned) {
+    let ended: Vec<String> = running
+        .iter()
+        .filter(|(_, (_, thread))| thread.is_finished())
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in ended {
+        let Some((_, thread)) = running.remove(&name) else {
+            continue;
+        };
+        match thread.join() {
+            Ok(End::Over) => {}
+            Ok(End::Refused(consent)) => {
+                shunned.refused.insert(name, consent);
+            }
+            Ok(End::Halted) | Err(_) => {
+                shunned.halted.insert(name);
+            }
+        }
+    }
+}
+
+impl<'e> Follower<'e> {
     fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.stop.cancel();
@@ -168,8 +225,29 @@ impl Follower<'_> {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// Rounds, as long as the folder is on. `false`: tampering was found.
-    fn follow(&self, tell: &(dyn Fn(Followed) + core::marker::Sync)) -> bool {
+    fn new(engine: &'e Engine, folder: SyncedFolder, vault: VaultId) -> Self {
+        Self {
+            engine,
+            folder,
+            vault,
+            board: Arc::default(),
+            stop: Cancel::default(),
+            seen: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it is still on, as the person last said.
+    fn is_on(&self) -> bool {
+        let folder = self.engine.store().folder(&self.folder.name);
+        // A run that was stopped, by a pause or a withdrawal, stays stopped: a new follower takes over.
+        !self.is_over()
+            && !self.stop.is_cancelled()
+            && folder.is_ok_and(|folder| consent_of(self.engine, &folder).is_some())
+    }
+
+    /// Rounds, as long as the folder is on.
+    fn follow(&self, tell: &(dyn Fn(Followed) + core::marker::Sync)) -> End {
         let name = || self.folder.name.clone();
         let watch = Watch::begin(&self.folder.path, &self.board);
         if let Err(error) = &watch {
@@ -184,18 +262,17 @@ impl Follower<'_> {
         };
         let mut dirty = Dirty::All;
         let mut looked = Instant::now();
-        let mut retry = RETRY_FIRST;
-        let mut told: Option<String> = None;
-        while !self.is_over() {
+        let mut pace = Pace::default();
+        while self.is_on() {
             if matches!(dirty, Dirty::All) {
                 looked = Instant::now();
             }
+            let consent = consent_of(self.engine, &self.folder);
             let result =
                 self.engine
                     .sync_round(&self.folder, dirty.clone(), &Events::unheard(), &self.stop);
             match result {
                 Ok(outcome) => {
-                    (retry, told) = (RETRY_FIRST, None);
                     let mut view = SyncedView {
                         folder: name(),
                         problems: outcome.problems.count(),
@@ -207,47 +284,53 @@ impl Follower<'_> {
                     }
                     self.note_seen();
                     dirty = outcome.again;
-                    if !dirty.is_empty() {
-                        std::thread::sleep(AGAIN_AFTER);
-                        dirty.extend(self.board.wait(
-                            Duration::ZERO,
-                            Duration::ZERO,
-                            Duration::ZERO,
-                        ));
+                    if dirty.is_empty() {
+                        pace.quiet();
+                    } else {
+                        let wait = pace.again();
+                        if pace.again == AGAIN_TOLD_AFTER {
+                            tell(Followed::Failed {
+                                folder: name(),
+                                failure: Box::new(never_still()),
+                            });
+                        }
+                        dirty.extend(self.board.wait(wait, wait, wait));
                         continue;
                     }
                 }
                 Err(failure) => {
+                    if !self.is_on() {
+                        return End::Over;
+                    }
                     let failure = self.engine.alarmed(failure);
-                    if self.is_over() {
-                        return true;
+                    let (kind, sentence) = (failure.kind, failure.sentence.clone());
+                    let (folder, failure) = (name(), Box::new(failure));
+                    match kind {
+                        FailureKind::Integrity => {
+                            tell(Followed::Halted { folder, failure });
+                            return End::Halted;
+                        }
+                        FailureKind::NoConsent => {
+                            tell(Followed::Failed { folder, failure });
+                            return End::Refused(consent);
+                        }
+                        _ if pace.is_new(&sentence) => tell(Followed::Failed { folder, failure }),
+                        _ => {}
                     }
-                    if failure.kind == FailureKind::Integrity {
-                        let (folder, failure) = (name(), Box::new(failure));
-                        tell(Followed::Halted { folder, failure });
-                        return false;
-                    }
-                    if failure.kind == FailureKind::NoConsent {
-                        return true;
-                    }
-                    if told.as_ref() != Some(&failure.sentence) {
-                        told = Some(failure.sentence.clone());
-                        let (folder, failure) = (name(), Box::new(failure));
-                        tell(Followed::Failed { folder, failure });
-                    }
-                    let more = self.board.wait(retry, retry, retry);
-                    dirty.extend(more);
-                    retry = (retry * 2).min(RETRY_MAX);
+                    let wait = pace.failed();
+                    dirty.extend(self.board.wait(wait, wait, wait));
                     continue;
                 }
             }
             let limit = look_every.saturating_sub(looked.elapsed());
-            dirty = self.board.wait(PAUSE, PAUSE_AWAITED_MAX, limit);
+            let began = Instant::now();
+            dirty = self.board.wait(PAUSE, pace.awaited, limit);
+            pace.waited(began.elapsed());
             if looked.elapsed() >= look_every {
                 dirty = Dirty::All;
             }
         }
-        true
+        End::Over
     }
 
     /// Remembers which head the round ended with.
@@ -261,9 +344,10 @@ impl Follower<'_> {
     /// Waits at the cell for news, again and again.
     fn listen(&self) {
         let mut retry = RETRY_FIRST;
+        let mut api = None;
         while !self.is_over() {
             let began = Instant::now();
-            match self.await_news() {
+            match self.await_news(&mut api) {
                 Ok(Some(counter)) if counter > self.seen.load(Ordering::Relaxed) => {
                     retry = RETRY_FIRST;
                     self.board.wake();
@@ -276,10 +360,13 @@ impl Follower<'_> {
                     }
                 }
                 Err(_) => {
-                    // The round that follows tells what is wrong, if it is still wrong then.
+                    // The first round that follows tells what is wrong, if it is still wrong then; it waits and tries
+                    // again by itself.
                     self.rest(retry);
+                    if retry == RETRY_FIRST {
+                        self.board.wake();
+                    }
                     retry = (retry * 2).min(RETRY_MAX);
-                    self.board.wake();
                 }
             }
         }
@@ -301,11 +388,15 @@ impl Follower<'_> {
         }
     }
 
-    /// The counter of the head that the cell shows once it is another one than the round saw.
-    fn await_news(&self) -> Result<Option<u64>, Failure> {
+    /// The counter of the head that the cell shows once it is another one than the round saw. The connection is kept
+    /// for the next time.
+    fn await_news(&self, kept: &mut Option<Arc<Api>>) -> Result<Option<u64>, Failure> {
         let engine = self.engine;
         let grant = engine.grant_in::<Sync>(Some(self.vault))??;
-        let api = engine.open_api(Box::new(grant))?;
+        let api = match kept.take() {
+            Some(api) => api,
+            None => engine.open_api(Box::new(grant))?,
+        };
         let after = self.seen.load(Ordering::Relaxed);
         let account = engine.facts.account;
         let head = engine.runtime.block_on(async {
@@ -319,6 +410,7 @@ impl Follower<'_> {
                 }
             }
         })?;
+        *kept = Some(api);
         let Some(Some(signed)) = head else {
             return Ok(None);
         };
@@ -333,6 +425,73 @@ impl Follower<'_> {
             Err(_) => Some(u64::MAX),
         })
     }
+}
+
+/// How fast a folder is gone on with.
+struct Pace {
+    retry: Duration,
+    told: Option<String>,
+    again: u32,
+    /// How long changes that do not pause are waited for.
+    awaited: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            retry: RETRY_FIRST,
+            told: None,
+            again: 0,
+            awaited: PAUSE_AWAITED_MAX,
+        }
+    }
+}
+
+impl Pace {
+    /// A round ended, and nothing changed under its hands.
+    fn quiet(&mut self) {
+        (self.retry, self.told, self.again) = (RETRY_FIRST, None, 0);
+    }
+
+    /// A round ended, and something did: the time until the next one.
+    fn again(&mut self) -> Duration {
+        (self.retry, self.told) = (RETRY_FIRST, None);
+        self.again = self.again.saturating_add(1);
+        AGAIN_AFTER
+            .saturating_mul(1 << self.again.saturating_sub(1).min(10))
+            .min(RETRY_MAX)
+    }
+
+    /// A round failed: the time until the next one.
+    fn failed(&mut self) -> Duration {
+        let wait = self.retry;
+        self.retry = (wait * 2).min(RETRY_MAX);
+        wait
+    }
+
+    /// Whether a failure was not told yet.
+    fn is_new(&mut self, sentence: &str) -> bool {
+        let is_new = self.told.as_deref() != Some(sentence);
+        self.told = Some(sentence.to_owned());
+        is_new
+    }
+
+    /// Changes came after this time. If they did not pause until they had to be taken up, they are given more time.
+    fn waited(&mut self, time: Duration) {
+        self.awaited = if time >= self.awaited && time < 2 * self.awaited {
+            (self.awaited * 2).min(PAUSE_AWAITED_BUSY)
+        } else {
+            PAUSE_AWAITED_MAX
+        };
+    }
+}
+
+fn never_still() -> Failure {
+    Failure::new(
+        FailureKind::Failed,
+        "a file changes again and again while it is read, and is not in step",
+    )
+    .with_hint("end the program that writes it, or leave it out: `.candorignore`")
 }
 
 impl SyncedView {

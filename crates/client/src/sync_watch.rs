@@ -19,6 +19,9 @@ use crate::engine::lock;
 /// not told.
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(2);
 
+/// Most folders that wait for their second look; with more, everything is looked at.
+const LATER_MAX: usize = 10_000;
+
 /// Name of the files that hold rules: what they change may be anywhere below.
 const RULES_FILE: &str = ".candorignore";
 
@@ -96,6 +99,17 @@ impl Board {
         }
     }
 
+    /// Has a folder looked into, with everything below it, once the system watches it for certain.
+    fn look_later(&self, folder: Vec<u8>) {
+        let mut news = lock(&self.news);
+        if news.later.len() < LATER_MAX {
+            news.later
+                .push((Instant::now() + SECOND_LOOK_AFTER, folder));
+        } else {
+            news.dirty = Dirty::All;
+        }
+    }
+
     /// Takes up what the watcher tells.
     fn take(&self, top: &Path, event: notify::Result<notify::Event>) {
         let Ok(event) = event else {
@@ -119,17 +133,18 @@ impl Board {
             if path.file_name().is_some_and(|name| name == RULES_FILE) {
                 return self.add(Dirty::All);
             }
-            if event.kind == EventKind::Create(CreateKind::Folder) {
-                let again = Instant::now() + SECOND_LOOK_AFTER;
-                lock(&self.news).later.push((again, relative.clone()));
-            }
             let end = relative.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
             folders.insert(relative[..end].to_vec());
+            let is_new = event.kind == EventKind::Create(CreateKind::Folder);
             let is_move = matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)));
-            if is_move && path.is_dir() {
+            let is_folder = || std::fs::symlink_metadata(path).is_ok_and(|status| status.is_dir());
+            if is_new || (is_move && is_folder()) {
                 let mut with_all = relative;
                 with_all.push(b'/');
-                folders.insert(with_all);
+                if is_move {
+                    folders.insert(with_all.clone());
+                }
+                self.look_later(with_all);
             }
         }
         self.add(Dirty::Folders(folders));
@@ -154,7 +169,10 @@ impl Watch {
     /// Begins to watch. What changed before has to be found by a look at everything.
     pub(crate) fn begin(top: &Path, board: &Arc<Board>) -> notify::Result<Self> {
         let (folder, news): (PathBuf, Arc<Board>) = (top.to_owned(), Arc::clone(board));
-        let mut watcher = notify::recommended_watcher(move |event| news.take(&folder, event))?;
+        // A link is synced as what it is: what it leads to is not in the folder.
+        let config = notify::Config::default().with_follow_symlinks(false);
+        let take = move |event| news.take(&folder, event);
+        let mut watcher = notify::RecommendedWatcher::new(take, config)?;
         watcher.watch(top, RecursiveMode::Recursive)?;
         Ok(Self { _watcher: watcher })
     }
@@ -187,7 +205,14 @@ mod tests {
         // A new folder is looked into twice.
         std::fs::create_dir(top.path().join("a/new")).unwrap();
         assert_eq!(board.wait(SHORT, LONG, LONG), folders(&["a"]));
-        assert_eq!(board.wait(SHORT, LONG, LONG), folders(&["a/new"]));
+        assert_eq!(board.wait(SHORT, LONG, LONG), folders(&["a/new/"]));
+        // What a link leads to is not in the folder.
+        let outside = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(outside.path(), top.path().join("link")).unwrap();
+        assert_eq!(board.wait(SHORT, LONG, LONG), folders(&[""]));
+        let _again = Watch::begin(top.path(), &board).unwrap();
+        std::fs::write(outside.path().join("x"), b"x").unwrap();
+        assert!(board.wait(SHORT, SHORT, 4 * SHORT).is_empty());
         // Rules may change anything.
         std::fs::write(top.path().join("a/.candorignore"), b"*.o\n").unwrap();
         assert_eq!(board.wait(SHORT, LONG, LONG), Dirty::All);

@@ -16,4 +16,5 @@ mod running;
 mod separate;
 mod starting;
 mod stopping;
+mod syncing;
 mod witness;

@@ -6,20 +6,20 @@ use std::process::Stdio;
 
 use crate::person::{Person, Running, tree};
 
-struct Cell {
-    home: PathBuf,
-    running: Running,
-    invitation: String,
+pub(crate) struct Cell {
+    pub(crate) home: PathBuf,
+    pub(crate) running: Running,
+    pub(crate) invitation: String,
 }
 
-fn start(person: &Person, home: &Path) -> Running {
+pub(crate) fn start(person: &Person, home: &Path) -> Running {
     Running::start(
         &mut person.command_in(home, ["server", "run"]),
         "listening on",
     )
 }
 
-fn cell(person: &Person) -> Cell {
+pub(crate) fn cell(person: &Person) -> Cell {
     let home = person.path("cell-home");
     person
         .run_in(
@@ -54,7 +54,7 @@ fn cell(person: &Person) -> Cell {
     }
 }
 
-fn create(person: &Person, cell: &Cell) -> crate::person::Ended {
+pub(crate) fn create(person: &Person, cell: &Cell) -> crate::person::Ended {
     let words = [
         "account",
         "create",

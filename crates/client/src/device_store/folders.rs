@@ -20,8 +20,9 @@ CREATE TABLE folder_exclude (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Most synced folders of one device: each has a thread and a connection of its own while they are followed.
-pub const FOLDERS_MAX: usize = 64;
+/// Most synced folders of one device: each has a thread and a connection of its own while they are followed, and a cell
+/// lets so many requests of one device wait.
+pub const FOLDERS_MAX: usize = 16;
 
 /// A folder that is kept in step.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -442,13 +442,30 @@ fn a_notice_says_everything_and_its_record_is_sound() {
         ..proposal
     });
     assert_ne!(record.notice_hash, other.notice_hash);
-    assert!(
-        ServiceCode::ALL
-            .iter()
-            .filter(|s| candor_consent::notice(**s).is_some())
-            .count()
-            == 1
-    );
+    let offered: Vec<ServiceCode> = ServiceCode::ALL
+        .into_iter()
+        .filter(|service| candor_consent::notice(*service).is_some())
+        .collect();
+    assert_eq!(offered, [ServiceCode::Backup, ServiceCode::Sync]);
+}
+
+#[test]
+fn the_notice_of_synced_folders_says_what_comes_and_goes() {
+    let blanks = NoticeBlanks {
+        what: "/home/alice/papers",
+        until: "2027-01-02",
+    };
+    let notice = candor_consent::notice(ServiceCode::Sync).unwrap();
+    let text = notice.text(&cell_keys(), &blanks);
+    for part in [
+        "SYNC: ",
+        "/home/alice/papers",
+        "removals included",
+        "candor consent off sync --erase",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert!(!text.contains('{'), "{text}");
 }
 
 /// Nobody outside the crate can make, copy or convert an authority.

@@ -39,6 +39,18 @@ pub const OWN_FOLDER: &str = ".candor-sync";
 /// may not be mounted, and an empty mount point must not look like a folder whose files were all deleted.
 const MARKER: &str = "folder";
 
+/// Ends the names of files that are about to be placed.
+const NEW: &str = ".new";
+
+/// Ends the names of the person's files that are about to be removed.
+const ASIDE: &str = ".aside";
+
+/// Ends the names of unfinished downloads.
+const PART: &str = ".part";
+
+/// How long an unfinished download that nothing goes on with is kept, in nanoseconds: a week.
+const PART_KEPT_NANOSECONDS: i64 = 7 * 24 * 60 * 60 * 1_000_000_000;
+
 /// Most folders that are kept open.
 const OPEN_FOLDERS_MAX: usize = 128;
 
@@ -60,6 +72,8 @@ pub struct DiskFolder<'a> {
     /// Times at or after this are too fresh to be believed, in nanoseconds.
     fresh_after: i64,
     counter: u64,
+    /// Begins the names of this process in the hidden folder.
+    run: String,
     progress: &'a dyn Progress,
     cancel: &'a Cancel,
 }
@@ -146,7 +160,7 @@ impl<'a> DiskFolder<'a> {
             sys::status_of(fd).map_err(|errno| unusable("it cannot be looked at", Some(errno)))
         };
         let (device, own_inode) = (status(&top)?.device, status(&own)?.inode);
-        Ok(Self {
+        let mut folder = Self {
             path: path.to_owned(),
             rules: FolderRules::new(path, excludes)?,
             top: Rc::new(top),
@@ -159,9 +173,12 @@ impl<'a> DiskFolder<'a> {
             buffers: Buffers::default(),
             fresh_after: now.0.saturating_sub(RACY_NANOSECONDS),
             counter: 0,
+            run: format!("{:x}-{:x}", std::process::id(), now.0),
             progress,
             cancel,
-        })
+        };
+        folder.recover();
+        Ok(folder)
     }
 
     /// The folder's path.
@@ -177,6 +194,9 @@ impl<'a> DiskFolder<'a> {
             return Ok(Rc::clone(open));
         }
         let opened = Rc::new(sys::open_directory_beneath(&*self.top, at)?);
+        if sys::status_of(&*opened)?.inode == self.own_inode {
+            return Err(Errno::STALE);
+        }
         if self.open.len() >= OPEN_FOLDERS_MAX {
             self.open.clear();
         }
@@ -226,18 +246,48 @@ impl<'a> DiskFolder<'a> {
         ))
     }
 
-    fn temporary(&mut self) -> String {
+    /// A name that nothing in the hidden folder has, of whichever process.
+    fn own_name(&mut self, ending: &str) -> String {
         self.counter += 1;
-        format!("{:x}.tmp", self.counter)
+        format!("{}-{:x}{ending}", self.run, self.counter)
     }
 
-    /// Removes what an earlier process left under a temporary name, or what could not be placed. What cannot be
-    /// removed is in nobody's way.
+    fn temporary(&mut self) -> String {
+        self.own_name(NEW)
+    }
+
+    /// Removes what this device made and could not place. What cannot be removed is in nobody's way.
     fn drop_temporary(&self, name: &str) {
         let _ = sys::remove_file(&self.own, name);
     }
 
-    /// Gives a finished file or link its name.
+    /// Tidies the hidden folder up after a process that was killed: what it was about to place is made again, and
+    /// what it had put aside is the person's and comes out.
+    fn recover(&mut self) {
+        let Ok(names) = self.lister.list(self.own.as_fd()) else {
+            return;
+        };
+        for number in 0..names.len() {
+            let Some(name) = names.get(number) else { break };
+            if name.ends_with(NEW.as_bytes()) {
+                let _ = sys::remove_file(&self.own, name);
+            } else if name.ends_with(ASIDE.as_bytes()) {
+                let mut out = b"recovered-".to_vec();
+                out.extend_from_slice(&name[..name.len() - ASIDE.len()]);
+                let _ = sys::rename_between(&self.own, name, &*self.top, out.as_slice());
+            } else if name.ends_with(PART.as_bytes()) {
+                let is_old = sys::status(&self.own, name).is_ok_and(|status| {
+                    status.ctime < self.fresh_after.saturating_sub(PART_KEPT_NANOSECONDS)
+                });
+                if is_old {
+                    let _ = sys::remove_file(&self.own, name);
+                }
+            }
+        }
+    }
+
+    /// Gives a finished file or link its name. `temporary` is gone when this returns, unless somebody changed what was
+    /// in its place in the very last moment: what is theirs is put back, or stays aside and comes out later.
     fn place(
         &mut self,
         temporary: &str,
@@ -245,26 +295,94 @@ impl<'a> DiskFolder<'a> {
         name: &[u8],
         old: Option<&Stamp>,
     ) -> Result<(), Trouble> {
-        let Some(old) = old else {
-            return sys::rename_between(&self.own, temporary, directory, name).map_err(unwritable);
+        let placed = match old {
+            None => sys::rename_between(&self.own, temporary, directory, name).map_err(unwritable),
+            Some(old) => self.place_over(temporary, directory, name, old),
         };
+        placed.inspect_err(|_| self.drop_temporary(temporary))
+    }
+
+    fn place_over(
+        &mut self,
+        temporary: &str,
+        directory: &OwnedFd,
+        name: &[u8],
+        old: &Stamp,
+    ) -> Result<(), Trouble> {
         let there = sys::status(directory, name).map_err(unwritable)?;
         if !is_expected(&Stamp::of(&there), old) {
             return Err(Trouble::Changed);
         }
-        match sys::exchange(&self.own, temporary, directory, name) {
+        let new = sys::status(&self.own, temporary).map_err(unwritable)?.inode;
+        // From now on a kill leaves the person's file under this name.
+        let aside = self.own_name(ASIDE);
+        sys::replace(&self.own, temporary, &self.own, aside.as_str()).map_err(unwritable)?;
+        match sys::exchange(&self.own, aside.as_str(), directory, name) {
             Ok(()) => {
-                let out = sys::status(&self.own, temporary).map_err(unwritable)?;
-                if !Stamp::of(&out).is_same_file(old) {
-                    sys::exchange(&self.own, temporary, directory, name).map_err(unwritable)?;
-                    return Err(Trouble::Changed);
+                let out = sys::status(&self.own, aside.as_str()).map_err(unwritable)?;
+                if Stamp::of(&out).is_same_file(old) {
+                    return sys::remove_file(&self.own, aside.as_str()).map_err(unwritable);
                 }
-                sys::remove_file(&self.own, temporary).map_err(unwritable)
+                // What came out was saved a moment ago: it goes back.
+                match sys::exchange(&self.own, aside.as_str(), directory, name) {
+                    Ok(()) => self.drop_if(&aside, new),
+                    Err(_) => {
+                        let _ = sys::rename_between(&self.own, aside.as_str(), directory, name);
+                    }
+                }
+                Err(Trouble::Changed)
             }
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                sys::replace(&self.own, temporary, directory, name).map_err(unwritable)
+                self.place_in_two_steps(&aside, directory, name, old)
             }
-            Err(errno) => Err(unwritable(errno)),
+            Err(errno) => {
+                self.drop_if(&aside, new);
+                Err(unwritable(errno))
+            }
+        }
+    }
+
+    /// Without an exchange: what is there is put aside, looked at, and then the new one placed.
+    fn place_in_two_steps(
+        &mut self,
+        new: &str,
+        directory: &OwnedFd,
+        name: &[u8],
+        old: &Stamp,
+    ) -> Result<(), Trouble> {
+        let done = self.put_aside(directory, name, old).and_then(|aside| {
+            sys::rename_between(&self.own, new, directory, name).map_err(unwritable)?;
+            self.drop_temporary(&aside);
+            Ok(())
+        });
+        done.inspect_err(|_| self.drop_temporary(new))
+    }
+
+    /// Moves a file that still is what it was into the hidden folder. One that is not goes back, or comes out later.
+    fn put_aside(
+        &mut self,
+        directory: &OwnedFd,
+        name: &[u8],
+        expected: &Stamp,
+    ) -> Result<String, Trouble> {
+        let there = sys::status(directory, name).map_err(unwritable)?;
+        if !is_expected(&Stamp::of(&there), expected) {
+            return Err(Trouble::Changed);
+        }
+        let aside = self.own_name(ASIDE);
+        sys::replace(directory, name, &self.own, aside.as_str()).map_err(unwritable)?;
+        let out = sys::status(&self.own, aside.as_str()).map_err(unwritable)?;
+        if Stamp::of(&out).is_same_file(expected) {
+            return Ok(aside);
+        }
+        let _ = sys::rename_between(&self.own, aside.as_str(), directory, name);
+        Err(Trouble::Changed)
+    }
+
+    /// Removes what is aside if it is this file, and nobody else's.
+    fn drop_if(&self, aside: &str, inode: u64) {
+        if sys::status(&self.own, aside).is_ok_and(|status| status.inode == inode) {
+            self.drop_temporary(aside);
         }
     }
 
@@ -422,6 +540,10 @@ impl<'v> Folder<VaultStore<'v>> for DiskFolder<'_> {
             sys::set_mode(&made, metadata.mode & SYNCED_MODE | OWNER_MODE).map_err(unwritable)?;
         }
         let status = sys::status_of(&made).map_err(unwritable)?;
+        if status.inode == self.own_inode {
+            // The hidden folder, under a name that this file system does not tell from its own.
+            return Err(Trouble::Refused(ProblemKind::Collision));
+        }
         Ok((self.stamp(&status), is_new))
     }
 
@@ -452,19 +574,16 @@ impl<'v> Folder<VaultStore<'v>> for DiskFolder<'_> {
         }
         if let Kind::Symlink { target } = &entry.kind {
             let temporary = self.temporary();
-            self.drop_temporary(&temporary);
             sys::create_symlink(target.as_slice(), &self.own, temporary.as_str())
                 .map_err(unwritable)?;
-            self.place(&temporary, &directory, name, old.map(|(stamp, _)| stamp))
-                .inspect_err(|_| self.drop_temporary(&temporary))?;
+            self.place(&temporary, &directory, name, old.map(|(stamp, _)| stamp))?;
             let status = sys::status(&*directory, name).map_err(unwritable)?;
             return Ok(self.put_stamp(&status));
         }
         let (temporary, file) =
             self.fill(&directory, entry, old.map(|(_, entry)| entry), source)?;
         self.dress(&file, &entry.metadata)?;
-        self.place(&temporary, &directory, name, old.map(|(stamp, _)| stamp))
-            .inspect_err(|_| self.drop_temporary(&temporary))?;
+        self.place(&temporary, &directory, name, old.map(|(stamp, _)| stamp))?;
         let status = sys::status_of(&file).map_err(unwritable)?;
         Ok(self.put_stamp(&status))
     }
@@ -475,20 +594,12 @@ impl<'v> Folder<VaultStore<'v>> for DiskFolder<'_> {
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(unwritable(errno)),
         };
-        let aside = self.temporary();
-        self.drop_temporary(&aside);
-        match sys::rename_between(&*directory, name, &self.own, aside.as_str()) {
-            Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(unwritable(errno)),
+        match self.put_aside(&directory, name, expected) {
+            Ok(aside) => sys::remove_file(&self.own, aside.as_str()).map_err(unwritable),
+            // Gone already is as good.
+            Err(Trouble::Changed) if sys::status(&*directory, name) == Err(Errno::NOENT) => Ok(()),
+            Err(trouble) => Err(trouble),
         }
-        let status = sys::status(&self.own, aside.as_str()).map_err(unwritable)?;
-        if !Stamp::of(&status).is_same_file(expected) {
-            sys::rename_between(&self.own, aside.as_str(), &*directory, name)
-                .map_err(unwritable)?;
-            return Err(Trouble::Changed);
-        }
-        sys::remove_file(&self.own, aside.as_str()).map_err(unwritable)
     }
 
     fn remove_folder(&mut self, at: &[u8], name: &[u8]) -> Result<bool, Trouble> {
@@ -513,6 +624,12 @@ impl<'v> Folder<VaultStore<'v>> for DiskFolder<'_> {
     ) -> Result<Stamp, Trouble> {
         let old = self.directory(from.0).map_err(unwritable)?;
         let new = self.directory(to.0).map_err(unwritable)?;
+        if expected.kind != FOLDER {
+            let there = sys::status(&*old, from.1).map_err(unwritable)?;
+            if !is_expected(&Stamp::of(&there), expected) {
+                return Err(Trouble::Changed);
+            }
+        }
         sys::rename_between(&*old, from.1, &*new, to.1).map_err(unwritable)?;
         self.forget_open();
         let status = sys::status(&*new, to.1).map_err(unwritable)?;

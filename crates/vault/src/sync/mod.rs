@@ -44,8 +44,12 @@ use std::collections::BTreeSet;
 use crate::tree::TreeError;
 use crate::writer::WriteError;
 
-/// Deepest nesting of folders that is synced. Walks recurse, so this bounds their stack.
-pub const SYNC_DEPTH_MAX: usize = 512;
+/// Deepest nesting of folders that is synced. Walks recurse, so this bounds their stack: see [`ROUND_STACK_BYTES`].
+pub const SYNC_DEPTH_MAX: usize = 256;
+
+/// Stack of a thread that does rounds, in bytes: a level of the walk takes about 6 KiB, and several times that without
+/// optimization.
+pub const ROUND_STACK_BYTES: usize = 32 * 1024 * 1024;
 
 /// Which folders may have changed since the base was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use candor_wire::{DeviceId, Millis};
 
 use super::apply::{Applied, Locate};
 use super::disk::DiskFolder;
+use super::folder::Folder;
 use super::merge::{MergeJob, Merged, Store, merge};
 use super::put_back::rebase;
 use super::state::State;
@@ -27,12 +28,14 @@ use crate::sys::Status;
 use crate::tree::{ChunkSource, TreeSink, read_root};
 use crate::writer::{WriteError, Writer, Written};
 
-/// How long every version stays, in milliseconds: what was saved today can be had back as it was at each moment.
-const EVERY_VERSION_MS: i64 = DAY_MS;
+/// For how long a version of each minute stays, in milliseconds.
+const EACH_MINUTE_MS: i64 = DAY_MS;
 
-/// Most versions of which all are kept; with more in a day the oldest are thinned like older ones. Keeps the manifest
-/// below 256 KiB.
-const EVERY_VERSION_MAX: usize = 1000;
+/// The newest versions, which stay whatever their time: what was saved in the last minutes can be had back as it was at
+/// each moment. Together with those of each minute they keep the manifest below 300 KiB.
+const NEWEST_VERSIONS: usize = 256;
+
+const MINUTE_MS: i64 = 60_000;
 
 /// What stays of older versions: the newest of each hour of two days, of each day of a month, of each month of a year.
 const OLDER_VERSIONS: KeepRules = KeepRules {
@@ -369,8 +372,12 @@ impl Round {
                 .head()
                 .map(|head| (repository.manifest().counter, head)),
         );
-        // What was done is recorded, whatever came after it.
-        let ended = state.end();
+        // What was done is recorded, whatever came after it, but not before it is on the disk: after a power cut a
+        // record of a file that is not there would look like a removal.
+        let ended = match Folder::<VaultStore<'_>>::sync(folder) {
+            Ok(()) => state.end(),
+            Err(_) => state.abandon(),
+        };
         let Applied {
             put,
             removed,
@@ -395,21 +402,104 @@ impl Round {
     }
 }
 
-/// Versions that need not stay: of those older than a day all but a few.
+/// Versions that need not stay: beside the newest ones, of the last day all but the newest of each minute, and of
+/// older ones all but a few. A time that is later than now counts as now: a clock that runs ahead pushes nothing out.
 fn thin_out(versions: &[SnapshotEntry], now: Millis) -> Vec<SnapshotId> {
-    let recent = now.plus_ms(-EVERY_VERSION_MS);
-    let newest = versions.len().saturating_sub(EVERY_VERSION_MAX);
-    let fresh = |place: usize, entry: &SnapshotEntry| place >= newest && entry.time >= recent;
-    let older: Vec<SnapshotEntry> = versions
-        .iter()
-        .enumerate()
-        .filter(|(place, entry)| !fresh(*place, entry))
-        .map(|(_, entry)| {
-            // Versions follow each other whichever device made them: the rules count them as one series.
-            let mut entry = entry.clone();
-            entry.device = DeviceId::from_bytes([0; 16]);
-            entry
-        })
-        .collect();
-    superfluous(&older, &OLDER_VERSIONS)
+    let recent = now.plus_ms(-EACH_MINUTE_MS);
+    let newest = versions.len().saturating_sub(NEWEST_VERSIONS);
+    let mut older = Vec::new();
+    let mut superfluous_now = Vec::new();
+    for (place, entry) in versions.iter().enumerate().take(newest) {
+        let minute = |entry: &SnapshotEntry| entry.time.min(now).0.div_euclid(MINUTE_MS);
+        if entry.time >= recent {
+            let follows_in_its_minute = versions
+                .get(place + 1)
+                .is_some_and(|next| minute(next) == minute(entry));
+            if follows_in_its_minute {
+                superfluous_now.push(entry.id);
+            }
+            continue;
+        }
+        // Versions follow each other whichever device made them: the rules count them as one series.
+        let mut entry = entry.clone();
+        entry.device = DeviceId::from_bytes([0; 16]);
+        older.push(entry);
+    }
+    superfluous_now.extend(superfluous(&older, &OLDER_VERSIONS));
+    superfluous_now
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+    use super::*;
+    use crate::chunk::ChunkId;
+
+    fn version(number: u64, time: i64) -> SnapshotEntry {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        SnapshotEntry {
+            id: SnapshotId::from_bytes(id),
+            time: Millis(time),
+            device: DeviceId::from_bytes([number as u8; 16]),
+            set: "papers".to_owned(),
+            root: ChunkId::from_bytes([1; 32]),
+            stats: SnapshotStats::default(),
+            incomplete: false,
+        }
+    }
+
+    #[test]
+    fn a_busy_day_keeps_the_newest_and_one_of_each_minute() {
+        let start = 1_795_000_000_000 / MINUTE_MS * MINUTE_MS;
+        let mut versions: Vec<SnapshotEntry> = Vec::new();
+        // Ten in each minute of an hour, each of them thinned as it comes.
+        for number in 0..600 {
+            let now = start + i64::try_from(number).unwrap() * 6_000;
+            let drop = thin_out(&versions, Millis(now));
+            versions.retain(|entry| !drop.contains(&entry.id));
+            versions.push(version(number, now));
+        }
+        for minute in 0..60 {
+            let in_it =
+                |entry: &&SnapshotEntry| (entry.time.0 - start).div_euclid(MINUTE_MS) == minute;
+            assert!(
+                versions.iter().any(|entry| in_it(&entry)),
+                "minute {minute}"
+            );
+        }
+        assert!(versions.len() <= 60 + NEWEST_VERSIONS + 1);
+        assert_eq!(versions.last().unwrap().time.0, start + 599 * 6_000);
+    }
+
+    #[test]
+    fn a_clock_that_runs_ahead_pushes_nothing_out() {
+        let now = 1_795_000_000_000;
+        let mut versions: Vec<SnapshotEntry> = (0..300)
+            .map(|number| version(number, now + i64::try_from(number).unwrap() * 40 * DAY_MS))
+            .collect();
+        versions.insert(0, version(1000, now - 10 * MINUTE_MS));
+        let dropped = thin_out(&versions, Millis(now));
+        assert!(!dropped.contains(&versions[0].id));
+    }
+
+    #[test]
+    fn of_old_versions_a_few_stay() {
+        let now = 1_795_000_000_000;
+        let mut versions: Vec<SnapshotEntry> = (0..2000)
+            .map(|number| {
+                version(
+                    number,
+                    now - (2000 - i64::try_from(number).unwrap()) * 3_600_000,
+                )
+            })
+            .collect();
+        let dropped = thin_out(&versions, Millis(now));
+        versions.retain(|entry| !dropped.contains(&entry.id));
+        let count = versions.len();
+        assert!(
+            (NEWEST_VERSIONS + 30..NEWEST_VERSIONS + 100).contains(&count),
+            "{count}"
+        );
+    }
 }

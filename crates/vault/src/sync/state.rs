@@ -69,6 +69,13 @@ impl State {
         connection.set_prepared_statement_cache_capacity(32);
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if version != STATE_VERSION {
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            // Another one may have made it since.
+            let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            if version == STATE_VERSION {
+                connection.execute_batch("COMMIT")?;
+                return Self::opened(connection);
+            }
             connection.execute_batch(
                 "DROP TABLE IF EXISTS entry; DROP TABLE IF EXISTS pending; DROP TABLE IF EXISTS top;
                  DROP TABLE IF EXISTS head;
@@ -85,7 +92,12 @@ impl State {
                  CREATE TABLE head (manifest BLOB PRIMARY KEY, counter INTEGER NOT NULL) WITHOUT ROWID;",
             )?;
             connection.pragma_update(None, "user_version", STATE_VERSION)?;
+            connection.execute_batch("COMMIT")?;
         }
+        Self::opened(connection)
+    }
+
+    fn opened(connection: Connection) -> Result<Self, StateError> {
         let next: i64 = connection.query_row(
             "SELECT max(1, (SELECT coalesce(max(folder), 1) FROM entry),
                  (SELECT coalesce(max(child), 1) FROM entry)) + 1",

@@ -86,6 +86,9 @@ impl DiskFolder<'_> {
             }
             places.write(&bytes, *size, |bytes, at| sys::write_at(&file, bytes, at))?;
         }
+        if extents.is_none() && places.position() != *size {
+            return Err(Trouble::Refused(ProblemKind::Damaged));
+        }
         sys::set_length(&file, *size).map_err(unwritable)?;
         Ok((temporary, file))
     }
@@ -97,15 +100,16 @@ impl DiskFolder<'_> {
         is_long: bool,
     ) -> Result<(String, OwnedFd, bool), Trouble> {
         if is_long && let Some(key) = content_key(entry) {
-            let name = format!("{}.part", candor_wire::ids::to_hex(&key[..16]));
+            let name = format!("{}{}", candor_wire::ids::to_hex(&key[..16]), super::PART);
             if let Ok(file) = sys::reopen_file_beneath(&self.own, name.as_str()) {
                 return Ok((name, file, true));
             }
+            // One that was closed for writing already, or is no file at all.
+            self.drop_temporary(&name);
             let file = sys::create_file(&self.own, name.as_str()).map_err(unwritable)?;
             return Ok((name, file, false));
         }
         let name = self.temporary();
-        self.drop_temporary(&name);
         let file = sys::create_file(&self.own, name.as_str()).map_err(unwritable)?;
         Ok((name, file, false))
     }

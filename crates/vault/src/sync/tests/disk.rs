@@ -270,6 +270,47 @@ fn what_is_left_out_stays_where_it_is_on_both_sides() {
 }
 
 #[test]
+fn a_tree_deeper_than_the_limit_is_told_and_the_rest_arrives() {
+    let deep = std::thread::Builder::new().stack_size(crate::sync::ROUND_STACK_BYTES);
+    let done = deep.spawn(|| {
+        let world = World::new();
+        let (mut a, mut b) = (world.device(1), world.device(2));
+        let mut path = a.folder.clone();
+        for _ in 0..crate::sync::SYNC_DEPTH_MAX + 3 {
+            path.push("d");
+        }
+        fs::create_dir_all(&path).unwrap();
+        fs::write(a.folder.join("file"), b"arrives").unwrap();
+        for number in [1, 2, 1, 2] {
+            let device = if number == 1 { &mut a } else { &mut b };
+            let outcome = world.try_sync(device, Dirty::All).unwrap();
+            let kinds: Vec<_> = outcome.problems.list.iter().map(|one| &one.kind).collect();
+            let expected = [&ProblemKind::TooDeep];
+            assert_eq!(kinds, &expected[..usize::from(number == 1)]);
+        }
+        assert_eq!(fs::read(b.folder.join("file")).unwrap(), b"arrives");
+    });
+    done.unwrap().join().unwrap();
+}
+
+#[test]
+fn what_a_killed_process_left_comes_out_or_goes() {
+    let world = World::new();
+    let mut a = world.device(1);
+    fs::write(a.folder.join("file"), b"one").unwrap();
+    world.sync(&mut a);
+    let own = a.folder.join(OWN_FOLDER);
+    fs::write(own.join("1-2-3.new"), b"half a download").unwrap();
+    fs::write(own.join("1-2-4.aside"), b"somebody's only copy").unwrap();
+    world.sync(&mut a);
+    assert_eq!(
+        fs::read(a.folder.join("recovered-1-2-4")).unwrap(),
+        b"somebody's only copy"
+    );
+    assert_eq!(fs::read_dir(&own).unwrap().count(), 1, "only the marker");
+}
+
+#[test]
 fn a_disk_that_is_not_there_deletes_nothing() {
     let world = World::new();
     let (mut a, mut b) = (world.device(1), world.device(2));
