@@ -347,11 +347,15 @@ impl<'e> Follower<'e> {
         let mut api = None;
         while !self.is_over() {
             let began = Instant::now();
-            match self.await_news(&mut api) {
-                Ok(Some(counter)) if counter > self.seen.load(Ordering::Relaxed) => {
+            let after = self.seen.load(Ordering::Relaxed);
+            match self.await_news(after, &mut api) {
+                Ok(Some(counter)) if counter > after => {
                     retry = RETRY_FIRST;
-                    self.board.wake();
-                    self.await_round(counter);
+                    // A round may have taken it up already.
+                    if counter > self.seen.load(Ordering::Relaxed) {
+                        self.board.wake();
+                        self.await_round(counter);
+                    }
                 }
                 Ok(_) => {
                     retry = RETRY_FIRST;
@@ -388,16 +392,15 @@ impl<'e> Follower<'e> {
         }
     }
 
-    /// The counter of the head that the cell shows once it is another one than the round saw. The connection is kept
+    /// The counter of the head that the cell shows once it is beyond `after`, or when it answers without news. The connection is kept
     /// for the next time.
-    fn await_news(&self, kept: &mut Option<Arc<Api>>) -> Result<Option<u64>, Failure> {
+    fn await_news(&self, after: u64, kept: &mut Option<Arc<Api>>) -> Result<Option<u64>, Failure> {
         let engine = self.engine;
         let grant = engine.grant_in::<Sync>(Some(self.vault))??;
         let api = match kept.take() {
             Some(api) => api,
             None => engine.open_api(Box::new(grant))?,
         };
-        let after = self.seen.load(Ordering::Relaxed);
         let account = engine.facts.account;
         let head = engine.runtime.block_on(async {
             let waiting = api.wait_head(account, self.vault, after);

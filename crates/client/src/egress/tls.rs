@@ -308,6 +308,9 @@ impl TlsTransport {
         request: http::Request<Bytes>,
         allowance: Allowance,
     ) -> Result<http::Response<Bytes>, TransportError> {
+        // The last reply was read to its end a moment ago; the connection may not have noticed yet.
+        let ready = lane.sender.ready().await;
+        ready.map_err(|error| TransportError::Broken(Box::new(error)))?;
         let answer = lane.sender.send_request(request.map(Full::new));
         let answered = if allowance.wait.is_zero() {
             answer.await

@@ -7,18 +7,18 @@
 //!
 //! A round has four steps, and may be killed between any two of them:
 //!
-//! 1. **Merge** ([`merge()`]). Walks where something may have changed, stores new content, and makes the merged
+//! 1. **Merge** ([`run`]). Walks where something may have changed, stores new content, and makes the merged
 //!    tree out of the three. The folder is not changed, but for files that give way to a conflict.
 //! 2. **Commit**. If the merged tree is not the remote one, the caller moves the head to it by compare-and-swap.
 //!    If another device was faster, the round is given up and begins again with the new remote tree.
-//! 3. **Apply** ([`Merged::apply`]). Brings the folder to the merged tree. A file is replaced only if it still is what the
+//! 3. **Apply** ([`Round::apply`]). Brings the folder to the merged tree. A file is replaced only if it still is what the
 //!    merge saw; what somebody changed meanwhile is left for the next round.
 //! 4. **Record**. Name by name, what was applied becomes the base.
 //!
 //! The base moves only with what is both in the folder and in the head, so a crash costs work and never a file: a
 //! name whose record is old is merged again, and both sides are found equal.
 //!
-//! The merge knows no file system and no cell: a [`folder::Folder`] and the tree's own ports are handed in. The
+//! The merge knows no file system and no cell: a port for folders and the tree's own ports are handed in. The
 //! simulation runs the same code over folders in memory.
 
 mod apply;
