@@ -96,6 +96,10 @@ pub(crate) enum Top {
     #[cfg(feature = "device")]
     #[command(subcommand, after_help = "Example:\n  candor sync add ~/Documents")]
     Sync(SyncCommand),
+    /// Start `candor up` with your session
+    #[cfg(feature = "device")]
+    #[command(subcommand, after_help = "Example:\n  candor service install")]
+    Service(ServiceCommand),
     /// Show every connection that this device opened
     #[cfg(feature = "device")]
     #[command(

@@ -379,6 +379,53 @@ pub(crate) enum SyncCommand {
     },
 }
 
+/// `candor service …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Write the file that has your service manager run `candor up`; starts nothing
+    #[command(
+        after_help = "Example:\n  candor service install\n  systemctl --user daemon-reload && systemctl --user enable --now candor"
+    )]
+    Install(ServiceArgs),
+    /// Remove that file
+    #[command(after_help = "Example:\n  candor service uninstall")]
+    Uninstall {
+        /// The service manager; by default this system's
+        #[arg(long, value_enum, value_name = "MANAGER")]
+        manager: Option<ServiceManager>,
+    },
+}
+
+/// `candor service install`
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// The service manager; by default this system's
+    #[arg(long, value_enum, value_name = "MANAGER")]
+    pub(crate) manager: Option<ServiceManager>,
+    /// Print the file instead of writing it
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+/// What starts programs with a person's session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ServiceManager {
+    /// A user unit
+    Systemd,
+    /// A launch agent
+    Launchd,
+}
+
+impl Default for ServiceManager {
+    fn default() -> Self {
+        if cfg!(target_os = "macos") {
+            Self::Launchd
+        } else {
+            Self::Systemd
+        }
+    }
+}
+
 /// `candor backup …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackupCommand {

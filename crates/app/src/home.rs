@@ -13,16 +13,7 @@ pub(crate) struct HomeDir(PathBuf);
 
 impl HomeDir {
     /// `--home`, else `$CANDOR_HOME`, else the data folder of this person's account.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the program is where the environment is read"
-    )]
     pub(crate) fn find(given: Option<&Path>) -> Outcome<Self> {
-        let variable = |name: &str| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
         let absolute = |path: &PathBuf| path.is_absolute();
         let path = given
             .map(Path::to_owned)
@@ -85,6 +76,36 @@ impl HomeDir {
     #[cfg(feature = "device")]
     pub(crate) fn invitation(&self) -> PathBuf {
         self.0.join("invitation")
+    }
+}
+
+/// The value of a variable of the environment that names a path.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the program is where the environment is read"
+)]
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
+}
+
+/// The home folder of this person's account.
+#[cfg(feature = "device")]
+pub(crate) fn user_folder() -> Outcome<PathBuf> {
+    variable("HOME")
+        .filter(|path| path.is_absolute())
+        .ok_or_else(|| {
+            Failure::new(Kind::Usage, "nothing says where your home folder is").hint("set HOME")
+        })
+}
+
+/// Where programs keep this person's settings.
+#[cfg(feature = "device")]
+pub(crate) fn config_folder() -> Outcome<PathBuf> {
+    match variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute()) {
+        Some(folder) => Ok(folder),
+        None => Ok(user_folder()?.join(".config")),
     }
 }
 

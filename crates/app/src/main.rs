@@ -45,6 +45,8 @@ mod re_anchor;
 #[cfg(feature = "device")]
 mod receipt;
 #[cfg(feature = "device")]
+mod service;
+#[cfg(feature = "device")]
 mod socket_server;
 #[cfg(feature = "device")]
 mod status;
@@ -153,6 +155,8 @@ fn dispatch(app: &App, command: Top) -> Outcome {
         Top::Backup(command) => backup::run(app, command),
         #[cfg(feature = "device")]
         Top::Sync(command) => sync::run(app, command),
+        #[cfg(feature = "device")]
+        Top::Service(command) => service::run(app, command),
         #[cfg(feature = "device")]
         Top::Ledger(args) => ledger::run(app, args),
         Top::Server(command) => cell::run(app, command),

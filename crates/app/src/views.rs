@@ -121,8 +121,10 @@ pub(crate) fn erasure(view: &ErasureView) -> Vec<String> {
     };
     let keep = match (&view.vault, &view.set) {
         (None, _) => "candor account delete --cancel".to_owned(),
-        (Some(_), Some(set)) => format!("candor consent off backup {} --keep", shown(set)),
-        (Some(_), None) => "candor consent off backup --keep".to_owned(),
+        (Some(_), Some(set)) => {
+            format!("candor consent off {} {} --keep", view.service, shown(set))
+        }
+        (Some(_), None) => format!("candor consent off {} --keep", view.service),
     };
     let when = view.due_ms.map_or_else(
         || "once the cell has confirmed it".to_owned(),

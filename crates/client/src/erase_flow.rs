@@ -65,6 +65,14 @@ fn short(id: StatementId) -> String {
     id.to_string().chars().take(12).collect()
 }
 
+/// The service that a vault was made for.
+fn service_of(view: &ChainView, vault: Option<&VaultId>) -> ServiceCode {
+    match vault {
+        Some(vault) if is_synced_vault(view, vault) => ServiceCode::Sync,
+        _ => ServiceCode::Backup,
+    }
+}
+
 /// Whether a vault is one of a service: a synced folder's, or not.
 fn is_of(view: &ChainView, service: ServiceCode, vault: &VaultId) -> bool {
     is_synced_vault(view, vault) == (service == ServiceCode::Sync)
@@ -200,7 +208,8 @@ impl Engine {
     /// Every erasure that was ever asked for, as this device knows it. Sends nothing.
     pub(crate) fn erasure_views(&self) -> Result<Vec<ErasureView>, Failure> {
         let (now, days) = (self.now(), self.retention_days()?);
-        let sets = self.store().sets()?;
+        let mut sets = self.subjects(ServiceCode::Backup)?;
+        sets.extend(self.subjects(ServiceCode::Sync)?);
         let view = self.view()?;
         let views = view.erasures().into_iter().map(|(id, entry)| {
             let due = due_at(entry, days);
@@ -217,6 +226,7 @@ impl Engine {
                 id: id.to_string(),
                 vault: entry.vault.map(|vault| vault.to_string()),
                 set: set.map(|set| set.name.clone()),
+                service: service_of(&view, entry.vault.as_ref()).name().to_owned(),
                 device: entry.device.map(|device| device.to_string()),
                 this_device: entry.device == Some(self.facts.device),
                 state: state.to_owned(),
@@ -372,15 +382,16 @@ fn warning(view: &ErasureView) -> String {
         || "later".to_owned(),
         |due| format!("on {}", date_text(Millis(due))),
     );
+    let service = &view.service;
     match (&view.vault, &view.set) {
         (None, _) => format!(
             "the whole account is deleted {due}: {by} asked for it on {asked}; `candor account delete --cancel` keeps it"
         ),
         (Some(_), Some(set)) => format!(
-            "everything of {set} is erased {due}: {by} asked for it on {asked}; `candor consent off backup {set} --keep` keeps it"
+            "everything of {set} is erased {due}: {by} asked for it on {asked}; `candor consent off {service} {set} --keep` keeps it"
         ),
         (Some(vault), None) => format!(
-            "vault {vault} is erased {due}: {by} asked for it on {asked}; `candor consent off backup --keep` keeps it"
+            "vault {vault} is erased {due}: {by} asked for it on {asked}; `candor consent off {service} --keep` keeps it"
         ),
     }
 }

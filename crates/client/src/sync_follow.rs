@@ -50,6 +50,9 @@ const AGAIN_TOLD_AFTER: u32 = 6;
 /// Changes that do not pause for a long time are taken up less and less often, down to this.
 const PAUSE_AWAITED_BUSY: Duration = Duration::from_secs(4);
 
+/// A consent that the cell refused is tried again after this time.
+const REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(10 * 60);
+
 /// A cell that answers at once without news is asked again after this time.
 const NO_NEWS_PAUSE: Duration = Duration::from_secs(2);
 
@@ -130,14 +133,16 @@ type Running<'scope, 'e> = (
 #[derive(Default)]
 struct Shunned {
     halted: BTreeSet<String>,
-    refused: BTreeMap<String, Option<StatementId>>,
+    refused: BTreeMap<String, (Option<StatementId>, Instant)>,
 }
 
 impl Shunned {
     fn has(&self, engine: &Engine, folder: &SyncedFolder) -> bool {
         let refused = self.refused.get(&folder.name);
         self.halted.contains(&folder.name)
-            || refused.is_some_and(|refused| *refused == consent_of(engine, folder))
+            || refused.is_some_and(|(consent, since)| {
+                *consent == consent_of(engine, folder) && since.elapsed() < REFUSED_AGAIN_AFTER
+            })
     }
 }
 
@@ -149,6 +154,14 @@ impl Engine {
             let mut shunned = Shunned::default();
             while !cancel.is_cancelled() {
                 let folders = self.store().folders().unwrap_or_default();
+                // Whoever pauses and resumes a folder asks for another try.
+                let is_paused = |name: &String| {
+                    folders
+                        .iter()
+                        .any(|folder| folder.name == *name && folder.is_paused)
+                };
+                shunned.refused.retain(|name, _| !is_paused(name));
+                shunned.halted.retain(|name| !is_paused(name));
                 let wanted: Vec<SyncedFolder> = folders
                     .into_iter()
                     .filter(|folder| consent_of(self, folder).is_some())
@@ -176,10 +189,13 @@ impl Engine {
                     // Without room for a thread it is tried again in a second.
                     let Ok(thread) = thread else { continue };
                     let own = Arc::clone(&follower);
-                    scope.spawn(move || {
+                    let listening = std::thread::Builder::new().spawn_scoped(scope, move || {
                         let _both = EndBoth(&own);
                         own.listen();
                     });
+                    if listening.is_err() {
+                        follower.end();
+                    }
                     running.insert(name, (follower, thread));
                 }
                 std::thread::sleep(SUPERVISE_EVERY);
@@ -205,7 +221,7 @@ fn collect_ended(running: &mut BTreeMap<String, Running<'_, '_>>, shunned: &mut 
         match thread.join() {
             Ok(End::Over) => {}
             Ok(End::Refused(consent)) => {
-                shunned.refused.insert(name, consent);
+                shunned.refused.insert(name, (consent, Instant::now()));
             }
             Ok(End::Halted) | Err(_) => {
                 shunned.halted.insert(name);
@@ -264,6 +280,9 @@ impl<'e> Follower<'e> {
         let mut looked = Instant::now();
         let mut pace = Pace::default();
         while self.is_on() {
+            if looked.elapsed() >= look_every {
+                dirty = Dirty::All;
+            }
             if matches!(dirty, Dirty::All) {
                 looked = Instant::now();
             }
@@ -326,9 +345,6 @@ impl<'e> Follower<'e> {
             let began = Instant::now();
             dirty = self.board.wait(PAUSE, pace.awaited, limit);
             pace.waited(began.elapsed());
-            if looked.elapsed() >= look_every {
-                dirty = Dirty::All;
-            }
         }
         End::Over
     }
@@ -345,12 +361,14 @@ impl<'e> Follower<'e> {
     fn listen(&self) {
         let mut retry = RETRY_FIRST;
         let mut api = None;
+        // What was told once is not told again, however long the rounds fail that would take it up.
+        let mut announced = 0;
         while !self.is_over() {
             let began = Instant::now();
-            let after = self.seen.load(Ordering::Relaxed);
+            let after = self.seen.load(Ordering::Relaxed).max(announced);
             match self.await_news(after, &mut api) {
                 Ok(Some(counter)) if counter > after => {
-                    retry = RETRY_FIRST;
+                    (retry, announced) = (RETRY_FIRST, counter);
                     // A round may have taken it up already.
                     if counter > self.seen.load(Ordering::Relaxed) {
                         self.board.wake();
@@ -425,7 +443,10 @@ impl<'e> Follower<'e> {
         // One that a device signed of which this one has not heard yet is news all the same.
         Ok(match signed.verify(&account, &self.vault, key_of) {
             Ok(head) => Some(head.counter),
-            Err(_) => Some(u64::MAX),
+            Err(_) => {
+                self.board.wake();
+                None
+            }
         })
     }
 }

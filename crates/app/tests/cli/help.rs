@@ -19,6 +19,7 @@ fn the_help_names_every_command() {
       consent      Switch services on and off, and see what you agreed to
       backup       Back up, look at snapshots, restore
       sync         Keep folders in step with your other devices
+      service      Start `candor up` with your session
       ledger       Show every connection that this device opened
       server       Run a cell: the server that keeps other people's sealed objects, or yours
       log          The public log of a cell: its key, proofs, and witnesses of what it says

@@ -102,3 +102,43 @@ fn two_machines_keep_a_folder_in_step_and_outlive_the_cells_absence() {
     assert_eq!(on_laptop.terminate(), 0);
     assert_eq!(again.terminate(), 0);
 }
+
+#[test]
+fn a_service_file_is_written_and_nothing_of_anybody_else_s_is_replaced() {
+    Person::new()
+        .run(["service", "install", "--print"])
+        .must(1)
+        .says("no account yet");
+    let person = Person::backed_up();
+    let config = person.path("config");
+    let unit = config.join("systemd/user/candor.service");
+    let run = |words: &[&str]| {
+        let mut command = person.command(words);
+        crate::person::ended(command.env("XDG_CONFIG_HOME", &config))
+    };
+    let printed = run(&["service", "install", "--print"]).must(0).stdout;
+    assert!(!unit.exists());
+    run(&["service", "install"])
+        .must(0)
+        .says("systemctl --user enable --now candor");
+    let text = std::fs::read_to_string(&unit).unwrap();
+    assert_eq!(text.trim_end(), printed.trim_end());
+    let home = person.home().to_str().unwrap();
+    assert!(
+        text.contains(&format!("\"--home\" \"{home}\" \"up\" \"--no-open\"")),
+        "{text}"
+    );
+    run(&["service", "install"]).must(0);
+    run(&["service", "uninstall"]).must(0);
+    assert!(!unit.exists());
+    std::fs::write(&unit, "[Service]\nExecStart=/bin/true\n").unwrap();
+    for words in [["service", "install"], ["service", "uninstall"]] {
+        run(&words).must(1).says("candor did not write it");
+    }
+    let plist = run(&["service", "install", "--manager", "launchd", "--print"]).must(0);
+    assert!(
+        plist.stdout.contains("<string>--no-open</string>"),
+        "{}",
+        plist.stdout
+    );
+}

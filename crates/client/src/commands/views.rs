@@ -91,8 +91,10 @@ pub struct ErasureView {
     pub id: String,
     /// The vault; `None` for the whole account.
     pub vault: Option<String>,
-    /// Name of the backup set, if it is one of this device's.
+    /// Name of the backup set or synced folder, if it is one of this device's.
     pub set: Option<String>,
+    /// The service that it was stored for: `backup` or `sync`.
+    pub service: String,
     /// The device that asked; `None` for the root key.
     pub device: Option<String>,
     /// Whether that is this one.

@@ -375,7 +375,9 @@ impl<'a> DiskFolder<'a> {
         if Stamp::of(&out).is_same_file(expected) {
             return Ok(aside);
         }
-        let _ = sys::rename_between(&self.own, aside.as_str(), directory, name);
+        // One that cannot go back comes out when the folder is opened next.
+        sys::rename_between(&self.own, aside.as_str(), directory, name)
+            .map_err(|errno| Trouble::Refused(ProblemKind::Unwritable(errno)))?;
         Err(Trouble::Changed)
     }
 

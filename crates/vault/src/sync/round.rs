@@ -1,5 +1,6 @@
 //! A round over a vault and a folder on disk: merge, stage, and, once the head moved, apply.
 
+use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -373,10 +374,12 @@ impl Round {
                 .map(|head| (repository.manifest().counter, head)),
         );
         // What was done is recorded, whatever came after it, but not before it is on the disk: after a power cut a
-        // record of a file that is not there would look like a removal.
-        let ended = match Folder::<VaultStore<'_>>::sync(folder) {
-            Ok(()) => state.end(),
-            Err(_) => state.abandon(),
+        // record of a file that is not there would look like a removal. A round that ended well has seen to it.
+        let is_safe = applied.is_ok() || Folder::<VaultStore<'_>>::sync(folder).is_ok();
+        let ended = if is_safe {
+            state.end()
+        } else {
+            state.abandon()
         };
         let Applied {
             put,
@@ -403,30 +406,28 @@ impl Round {
 }
 
 /// Versions that need not stay: beside the newest ones, of the last day all but the newest of each minute, and of
-/// older ones all but a few. A time that is later than now counts as now: a clock that runs ahead pushes nothing out.
+/// older ones all but a few. What is later than now is treated like what is of today: neither a clock that runs ahead nor
+/// one that is behind pushes out what others made.
 fn thin_out(versions: &[SnapshotEntry], now: Millis) -> Vec<SnapshotId> {
     let recent = now.plus_ms(-EACH_MINUTE_MS);
     let newest = versions.len().saturating_sub(NEWEST_VERSIONS);
+    let minute = |entry: &SnapshotEntry| entry.time.0.div_euclid(MINUTE_MS);
+    let mut minutes: HashSet<i64> = versions[newest..].iter().map(minute).collect();
     let mut older = Vec::new();
-    let mut superfluous_now = Vec::new();
-    for (place, entry) in versions.iter().enumerate().take(newest) {
-        let minute = |entry: &SnapshotEntry| entry.time.min(now).0.div_euclid(MINUTE_MS);
-        if entry.time >= recent {
-            let follows_in_its_minute = versions
-                .get(place + 1)
-                .is_some_and(|next| minute(next) == minute(entry));
-            if follows_in_its_minute {
-                superfluous_now.push(entry.id);
-            }
-            continue;
+    let mut unneeded = Vec::new();
+    for entry in versions[..newest].iter().rev() {
+        if entry.time < recent {
+            // Versions follow each other whichever device made them: the rules count them as one series.
+            let mut entry = entry.clone();
+            entry.device = DeviceId::from_bytes([0; 16]);
+            older.push(entry);
+        } else if !minutes.insert(minute(entry)) {
+            unneeded.push(entry.id);
         }
-        // Versions follow each other whichever device made them: the rules count them as one series.
-        let mut entry = entry.clone();
-        entry.device = DeviceId::from_bytes([0; 16]);
-        older.push(entry);
     }
-    superfluous_now.extend(superfluous(&older, &OLDER_VERSIONS));
-    superfluous_now
+    older.reverse();
+    unneeded.extend(superfluous(&older, &OLDER_VERSIONS));
+    unneeded
 }
 
 #[cfg(test)]
@@ -479,8 +480,39 @@ mod tests {
             .map(|number| version(number, now + i64::try_from(number).unwrap() * 40 * DAY_MS))
             .collect();
         versions.insert(0, version(1000, now - 10 * MINUTE_MS));
+        assert_eq!(thin_out(&versions, Millis(now)), []);
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_pushes_nothing_out() {
+        let now = 1_795_000_000_000;
+        let versions: Vec<SnapshotEntry> = (0..600)
+            .map(|number| {
+                version(
+                    number,
+                    now - (600 - i64::try_from(number).unwrap()) * 2 * MINUTE_MS,
+                )
+            })
+            .collect();
+        assert_eq!(thin_out(&versions, Millis(now)), []);
+        assert_eq!(thin_out(&versions, Millis(now - 20 * DAY_MS)), []);
+    }
+
+    #[test]
+    fn devices_that_save_in_turns_are_thinned_like_one() {
+        let now = 1_795_000_000_000;
+        // One clock is five minutes ahead.
+        let versions: Vec<SnapshotEntry> = (0..1000)
+            .map(|number| {
+                let time = now - 600_000 + i64::try_from(number).unwrap() * 600;
+                version(
+                    number,
+                    time + i64::try_from(number % 2).unwrap() * 5 * MINUTE_MS,
+                )
+            })
+            .collect();
         let dropped = thin_out(&versions, Millis(now));
-        assert!(!dropped.contains(&versions[0].id));
+        assert!(versions.len() - dropped.len() <= NEWEST_VERSIONS + 20);
     }
 
     #[test]

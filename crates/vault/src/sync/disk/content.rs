@@ -101,10 +101,12 @@ impl DiskFolder<'_> {
     ) -> Result<(String, OwnedFd, bool), Trouble> {
         if is_long && let Some(key) = content_key(entry) {
             let name = format!("{}{}", candor_wire::ids::to_hex(&key[..16]), super::PART);
-            if let Ok(file) = sys::reopen_file_beneath(&self.own, name.as_str()) {
+            if let Ok(file) = sys::reopen_file_beneath(&self.own, name.as_str())
+                && sys::status_of(&file).is_ok_and(|status| status.links == 1)
+            {
                 return Ok((name, file, true));
             }
-            // One that was closed for writing already, or is no file at all.
+            // One that was closed for writing already, is no file at all, or has its own name by now.
             self.drop_temporary(&name);
             let file = sys::create_file(&self.own, name.as_str()).map_err(unwritable)?;
             return Ok((name, file, false));
