@@ -556,12 +556,12 @@ impl World {
 
     /// Whether something is in an older version alone, and may be: a device that crashes after it removed a file, and
     /// before it records that, takes what somebody puts in its place for a change of the old file, if the old
-    /// file comes back elsewhere meanwhile.
+    /// file comes back elsewhere meanwhile. And after a cell was put back, a device that had followed a removal which the
+    /// cell lost removes again, also where its author has taken that back.
     fn is_only_a_version(&self, bytes: &[u8]) -> bool {
-        let has_crashed = self
-            .trace
-            .iter()
-            .any(|line| line.ends_with("crashes while it applies"));
+        let has_crashed = self.trace.iter().any(|line| {
+            line.ends_with("crashes while it applies") || line.contains("is put back to")
+        });
         let content = Content::File(bytes.to_vec());
         has_crashed
             && self.heads.iter().any(|(_, _, parts)| {
