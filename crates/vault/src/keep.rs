@@ -57,9 +57,15 @@ impl KeepRules {
     }
 }
 
-/// The month of a time, counted from year 0. The proleptic Gregorian calendar, by whole 400-year eras that
-/// begin in March, so that the leap day ends a year.
+/// The month of a time, counted from year 0.
 fn month(time: i64) -> i64 {
+    let (year, month, _) = date_of(time);
+    year * 12 + month - 1
+}
+
+/// Year, month and day of a time, UTC. The proleptic Gregorian calendar, by whole 400-year eras that begin in March, so
+/// that the leap day ends a year.
+pub(crate) fn date_of(time: i64) -> (i64, i64, i64) {
     const DAYS_PER_ERA: i64 = 146_097;
     // From the 1st of March of year 0 to the 1st of January 1970.
     const EPOCH_DAYS: i64 = 719_468;
@@ -70,7 +76,9 @@ fn month(time: i64) -> i64 {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     // Months from March on have 31, 30, 31, 30, 31 days, and again.
     let month_from_march = (5 * day_of_year + 2) / 153;
-    (era * 400 + year_of_era) * 12 + month_from_march + 2
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 /// The snapshots that no rule keeps, in the order in which they are listed. Without any rule: none.

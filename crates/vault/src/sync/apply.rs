@@ -490,7 +490,8 @@ impl<F> Apply<'_, F> {
             };
             let is_folder = parts_of(&entry).is_some();
             if !is_synced(&entry) || self.folder.hides(at, entry.name.as_bytes(), is_folder) {
-                self.state.put(folder, &hidden_row(&entry))?;
+                let row = Row::hidden(entry.name.as_bytes(), encode(&entry));
+                self.state.put(folder, &row)?;
             } else {
                 each(self, entry)?;
             }
@@ -578,31 +579,5 @@ impl ChunkSource for SourceOf<'_> {
 }
 
 fn leaf_row(entry: &Entry, stamp: Stamp) -> Row {
-    Row {
-        name: entry.name.as_bytes().to_vec(),
-        child: None,
-        complete: false,
-        held: true,
-        stamp,
-        entry: encode(entry),
-    }
-}
-
-fn hidden_row(entry: &Entry) -> Row {
-    Row {
-        name: entry.name.as_bytes().to_vec(),
-        child: None,
-        complete: false,
-        held: false,
-        stamp: Stamp {
-            kind: super::record::OTHER,
-            mode: 0,
-            size: 0,
-            mtime: 0,
-            ctime: i64::MIN,
-            inode: 0,
-            device: 0,
-        },
-        entry: encode(entry),
-    }
+    Row::leaf(entry.name.as_bytes(), stamp, encode(entry))
 }

@@ -322,31 +322,6 @@ fn renamed(mut entry: Entry, name: &[u8]) -> Entry {
     entry
 }
 
-/// The row of a file or link.
-fn leaf_row(name: &[u8], stamp: Stamp, entry: Vec<u8>) -> Row {
-    Row {
-        name: name.to_vec(),
-        child: None,
-        complete: false,
-        held: true,
-        stamp,
-        entry,
-    }
-}
-
-/// The state of what is not here, or not yet.
-pub(super) fn nothing() -> Stamp {
-    Stamp {
-        kind: OTHER,
-        mode: 0,
-        size: 0,
-        mtime: 0,
-        ctime: i64::MIN,
-        inode: 0,
-        device: 0,
-    }
-}
-
 /// Every name of three ascending lists, once, ascending.
 fn names_of<'a>(
     rows: &'a [Row],
@@ -662,14 +637,7 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
         if !is_known {
             self.touch()?;
             self.state.remove(level.id, three.name)?;
-            let row = Row {
-                name: three.name.to_vec(),
-                child: None,
-                complete: false,
-                held: false,
-                stamp: nothing(),
-                entry: remote.to_vec(),
-            };
+            let row = Row::hidden(three.name, remote.to_vec());
             self.state.put(level.id, &row)?;
         }
         Ok(())

@@ -21,7 +21,7 @@ pub(crate) fn conflict_name(name: &[u8], device: &str, time: Millis, attempt: u3
         .filter(|&at| at > 0 && name.len() - at <= ENDING_MAX_BYTES)
         .unwrap_or(name.len());
     let (stem, ending) = name.split_at(split);
-    let (year, month, day) = date_of(time);
+    let (year, month, day) = crate::keep::date_of(time.0);
     let second_of_day = time.0.rem_euclid(candor_wire::time::DAY_MS) / 1000;
     let (hour, minute, second) = (
         second_of_day / 3600,
@@ -48,26 +48,6 @@ pub(crate) fn conflict_name(name: &[u8], device: &str, time: Millis, attempt: u3
     out.extend_from_slice(mark.as_bytes());
     out.extend_from_slice(ending);
     out
-}
-
-/// Year, month and day of a time, UTC: the proleptic Gregorian calendar by whole 400-year eras that begin in March.
-fn date_of(time: Millis) -> (i64, i64, i64) {
-    const DAYS_PER_ERA: i64 = 146_097;
-    // From the 1st of March of year 0 to the 1st of January 1970.
-    const EPOCH_DAYS: i64 = 719_468;
-    let days = time.0.div_euclid(candor_wire::time::DAY_MS) + EPOCH_DAYS;
-    let (era, day_of_era) = (days.div_euclid(DAYS_PER_ERA), days.rem_euclid(DAYS_PER_ERA));
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 /// The beginning of a name, without half a character at its end where it is text.

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use super::merge::{decode, encode, is_synced, nothing, parts_of};
-use super::record::{FILE, FOLDER, Row};
+use super::merge::{decode, encode, is_synced, parts_of};
+use super::record::{FILE, FOLDER, Row, Stamp};
 use super::state::{State, TOP};
 use super::{SYNC_DEPTH_MAX, SyncError};
 use crate::node::{Entry, Item, References};
@@ -73,7 +73,7 @@ fn rebased(state: &mut State, known: Option<Row>, entry: &Entry) -> Result<Row, 
         .as_ref()
         .map_or_else(|| is_synced(entry), |row| row.held);
     let is_folder = parts_of(entry).is_some();
-    let mut stamp = nothing();
+    let mut stamp = Stamp::nothing();
     stamp.kind = if is_folder { FOLDER } else { FILE };
     let mut child = None;
     if let Some(known) = &known {

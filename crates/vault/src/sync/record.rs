@@ -66,6 +66,19 @@ impl Stamp {
         key(self) == key(other)
     }
 
+    /// The state of what is not here, or not yet.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            kind: OTHER,
+            mode: 0,
+            size: 0,
+            mtime: 0,
+            ctime: i64::MIN,
+            inode: 0,
+            device: 0,
+        }
+    }
+
     /// A stamp that no file has, for a record whose file has to be read again.
     pub(crate) fn disbelieved(mut self) -> Self {
         self.ctime = i64::MIN;
@@ -122,6 +135,28 @@ pub(crate) struct Row {
     pub(crate) stamp: Stamp,
     /// The entry, encoded.
     pub(crate) entry: Vec<u8>,
+}
+
+impl Row {
+    /// Of a file or link that is held here.
+    pub(crate) fn leaf(name: &[u8], stamp: Stamp, entry: Vec<u8>) -> Self {
+        Self {
+            name: name.to_vec(),
+            child: None,
+            complete: false,
+            held: true,
+            stamp,
+            entry,
+        }
+    }
+
+    /// Of what is in the vault and left out here.
+    pub(crate) fn hidden(name: &[u8], entry: Vec<u8>) -> Self {
+        Self {
+            held: false,
+            ..Self::leaf(name, Stamp::nothing(), entry)
+        }
+    }
 }
 
 /// What content is, to find it under another name: the hash of its references.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Done, Local, Place, Remote, Sides, Store, Three, Walk, encode, nothing, parts_of};
+use super::{Done, Local, Place, Remote, Sides, Store, Three, Walk, encode, parts_of};
 use crate::node::{Entry, References};
 use crate::sync::SyncError;
 use crate::sync::apply::Action;
@@ -268,7 +268,7 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
         };
         self.touch()?;
         self.actions.insert(below.first_action, make);
-        let mut stamp = nothing();
+        let mut stamp = Stamp::nothing();
         stamp.kind = FOLDER;
         if below.differs {
             let metadata = remote.metadata.clone();

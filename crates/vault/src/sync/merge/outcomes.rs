@@ -5,8 +5,8 @@ use std::rc::Rc;
 use candor_wire::Nanos;
 
 use super::{
-    Done, Level, Local, Outcome, Place, Remote, Sides, Store, Three, Walk, encode, leaf_row,
-    parts_of, renamed,
+    Done, Level, Local, Outcome, Place, Remote, Sides, Store, Three, Walk, encode, parts_of,
+    renamed,
 };
 use crate::name::Name;
 use crate::node::{Entry, Kind, Metadata, References};
@@ -14,7 +14,7 @@ use crate::report::ProblemKind;
 use crate::sync::apply::Action;
 use crate::sync::folder::{Folder, Trouble, join, push};
 use crate::sync::names::conflict_name;
-use crate::sync::record::{Stamp, content_key};
+use crate::sync::record::{Row, Stamp, content_key};
 use crate::sync::{SYNC_DEPTH_MAX, SyncError};
 
 impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
@@ -32,7 +32,7 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
             return Ok(());
         };
         level.entries.push((three.name.to_vec(), remote.to_vec()));
-        let row = leaf_row(three.name, *stamp, remote.to_vec());
+        let row = Row::leaf(three.name, *stamp, remote.to_vec());
         if three.row != Some(&row) {
             if three.row.is_some_and(|row| row.child.is_some()) {
                 self.state.remove(level.id, three.name)?;
@@ -49,32 +49,13 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
         sides: Sides,
     ) -> Result<(), SyncError> {
         let Some(remote) = sides.remote else {
-            if let Some((entry, stamp)) = sides.local {
-                self.act(Action::Remove {
-                    folder: level.id,
-                    at: Rc::clone(&level.at),
-                    name: three.name.to_vec(),
-                    stamp,
-                    key: content_key(&entry),
-                    entry: encode(&entry),
-                })?;
-            }
-            return Ok(());
+            return self.remove_local(level, three, sides.local);
         };
         if let Some(encoded) = three.remote {
             level.entries.push((three.name.to_vec(), encoded.to_vec()));
         }
         if parts_of(&remote).is_some() {
-            if let Some((entry, stamp)) = sides.local {
-                self.act(Action::Remove {
-                    folder: level.id,
-                    at: Rc::clone(&level.at),
-                    name: three.name.to_vec(),
-                    stamp,
-                    key: content_key(&entry),
-                    entry: encode(&entry),
-                })?;
-            }
+            self.remove_local(level, three, sides.local)?;
             return self.act(Action::AddFolder {
                 folder: level.id,
                 at: Rc::clone(&level.at),
@@ -86,6 +67,26 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
             at: Rc::clone(&level.at),
             entry: remote,
             old: sides.local.map(|(entry, stamp)| (stamp, encode(&entry))),
+        })
+    }
+
+    /// The folder loses its file or link, if it has one.
+    fn remove_local(
+        &mut self,
+        level: &Level<'_>,
+        three: &Three<'_>,
+        local: Option<(Entry, Stamp)>,
+    ) -> Result<(), SyncError> {
+        let Some((entry, stamp)) = local else {
+            return Ok(());
+        };
+        self.act(Action::Remove {
+            folder: level.id,
+            at: Rc::clone(&level.at),
+            name: three.name.to_vec(),
+            stamp,
+            key: content_key(&entry),
+            entry: encode(&entry),
         })
     }
 
