@@ -162,7 +162,7 @@ impl<'a> DiskFolder<'a> {
         let (device, own_inode) = (status(&top)?.device, status(&own)?.inode);
         let mut folder = Self {
             path: path.to_owned(),
-            rules: FolderRules::new(path, excludes)?,
+            rules: FolderRules::new(excludes)?,
             top: Rc::new(top),
             own,
             own_inode,

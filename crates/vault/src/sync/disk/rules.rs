@@ -23,12 +23,11 @@ pub(super) struct FolderRules {
 }
 
 impl FolderRules {
-    pub(super) fn new(path: &Path, excludes: &[String]) -> Result<Self, SyncError> {
+    pub(super) fn new(excludes: &[String]) -> Result<Self, SyncError> {
         let refuse = |error: ignore::Error| SyncError::Folder {
             reason: format!("a pattern cannot be understood: {error}"),
             source: None,
         };
-        let _ = path;
         let mut builder = GitignoreBuilder::new("/");
         for pattern in excludes {
             builder.add_line(None, pattern).map_err(refuse)?;
