@@ -51,6 +51,12 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
         let Some(remote) = sides.remote else {
             return self.remove_local(level, three, sides.local);
         };
+        if sides.local.is_none() && three.base().is_some() {
+            // Its file is gone from here, and what this round sends may already count on that. Were it to come back
+            // to this name before the remote one is put, it must not look as if it had never left.
+            self.touch()?;
+            self.state.remove(level.id, three.name)?;
+        }
         if let Some(encoded) = three.remote {
             level.entries.push((three.name.to_vec(), encoded.to_vec()));
         }

@@ -605,6 +605,15 @@ fn a_thousand_histories_converge_and_lose_nothing() {
     }
 }
 
+/// Seeds whose histories once lost something. The last one: a file that was moved away came back to its name after the
+/// move was sent and before what others had put at that name was fetched.
+#[test]
+fn histories_that_once_failed_hold() {
+    for seed in [295_307, 295_969] {
+        history(seed);
+    }
+}
+
 /// `cargo xtask simulate sync`: as many as it says, from the seed that it says, on every core.
 #[test]
 #[ignore = "a long simulation"]
