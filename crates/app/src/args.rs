@@ -137,6 +137,12 @@ pub(crate) enum Top {
 }
 
 impl Top {
+    /// Whether the command may stay for long, or has much in memory.
+    #[cfg(feature = "device")]
+    pub(crate) const fn lasts(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Backup(_) | Self::Sync(_))
+    }
+
     /// Whether the command is about this device or a cell on it. What checks files of others needs neither.
     pub(crate) const fn needs_home(&self) -> bool {
         match self {

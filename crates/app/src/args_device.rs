@@ -365,6 +365,19 @@ pub(crate) enum SyncCommand {
         #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
         path: PathBuf,
     },
+    /// Let go of what only superfluous versions needed; `candor up` does so by itself now and then
+    ///
+    /// The newest versions stay, and of older ones one of each hour, day and month. The cell deletes what is let go
+    /// of after its retention window.
+    #[command(after_help = "Example:\n  candor sync prune\n  candor sync prune Documents")]
+    Prune {
+        /// Folders; without any, all that are on and not paused.
+        #[arg(value_name = "NAME")]
+        folders: Vec<String>,
+        /// How much of what is stored may be unneeded before the rest is stored anew
+        #[arg(long, value_name = "PERCENT", default_value_t = candor_client::MAX_UNUSED_PERCENT, value_parser = clap::value_parser!(u8).range(0..=100))]
+        max_unused: u8,
+    },
     /// Have a version back; what is there now stays a version of its own
     #[command(
         after_help = "Example:\n  candor sync restore ~/Documents/report.odt@3f2a\n  candor sync restore ~/Documents/old@3f2a --to /tmp/old"

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use candor_client::commands::{BackupView, Command, Event, Keep, View};
+use candor_client::commands::{BackupView, Command, Event, Keep, PrunedView, View};
 use candor_client::path_text::PathText;
 
 use crate::App;
@@ -291,9 +291,20 @@ fn prune(app: &App, door: &mut Door, set: Option<String>, max_unused_percent: u8
         max_unused_percent,
     };
     let pruned = view!(execute(app, door, command)?, Pruned)?;
-    object(&app.ui, "pruned", &pruned)?;
+    if show_pruned(app, &pruned)? {
+        app.ui.note(
+            "Until then `candor backup snapshots --forgotten` shows what can be brought back.",
+        );
+    }
+    Ok(())
+}
+
+/// Shows what a prune found, and says whether it was anything.
+pub(crate) fn show_pruned(app: &App, pruned: &PrunedView) -> Outcome<bool> {
+    object(&app.ui, "pruned", pruned)?;
     if pruned.packs_gone + pruned.orphans == 0 {
-        return app.ui.data("nothing is superfluous");
+        app.ui.data("nothing is superfluous")?;
+        return Ok(false);
     }
     let days = text::counted(u64::from(pruned.retention_days), "day", "days");
     app.ui.data(&format!(
@@ -307,9 +318,7 @@ fn prune(app: &App, door: &mut Door, set: Option<String>, max_unused_percent: u8
             text::bytes(pruned.bytes_stored)
         ))?;
     }
-    app.ui
-        .note("Until then `candor backup snapshots --forgotten` shows what can be brought back.");
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -79,6 +79,12 @@ impl HomeDir {
     }
 }
 
+/// Whether a variable of the environment is set.
+#[cfg(all(feature = "device", target_os = "linux", target_env = "gnu"))]
+pub(crate) fn has_variable(name: &str) -> bool {
+    variable(name).is_some()
+}
+
 /// The value of a variable of the environment that names a path.
 #[expect(
     clippy::disallowed_methods,

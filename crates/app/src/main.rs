@@ -25,6 +25,8 @@ mod witness;
 #[cfg(feature = "device")]
 mod account;
 #[cfg(feature = "device")]
+mod allocator;
+#[cfg(feature = "device")]
 mod backup;
 #[cfg(feature = "device")]
 mod consent;
@@ -87,6 +89,10 @@ pub(crate) struct App {
 fn main() -> ExitCode {
     // Wrong usage exits with 2 here; `--help` and `--version` with 0.
     let Cli { global, command } = Cli::parse();
+    #[cfg(feature = "device")]
+    if command.lasts() {
+        allocator::settle();
+    }
     let ui = Ui::new(global.json);
     let app = match prepare(ui, &global, command.needs_home()) {
         Ok(app) => app,

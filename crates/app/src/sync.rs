@@ -104,6 +104,17 @@ fn run_through(app: &App, door: &mut Door, command: SyncCommand) -> Outcome {
             let synced = view!(execute(app, door, Command::SyncRun { folders })?, Synced)?;
             show_synced(app, &synced)
         }
+        SyncCommand::Prune {
+            folders,
+            max_unused,
+        } => {
+            let command = Command::SyncPrune {
+                folders,
+                max_unused_percent: max_unused,
+            };
+            let pruned = view!(execute(app, door, command)?, Pruned)?;
+            backup::show_pruned(app, &pruned).map(drop)
+        }
         SyncCommand::Status => {
             let folders = view!(execute(app, door, Command::SyncList)?, Folders)?;
             show_folders(app, &folders)

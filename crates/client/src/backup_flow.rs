@@ -20,7 +20,6 @@ use candor_vault::backup::{self, BackupError, BackupJob, BackupStats};
 use candor_vault::report::Cancel;
 use candor_vault::rules::Rules;
 use candor_vault::{ObjectSink, RepositoryError};
-use candor_wire::consent_record::ServiceCode;
 use candor_wire::{Millis, StatementId, VaultId};
 
 use crate::api::Api;
@@ -220,7 +219,11 @@ impl Engine {
                     last_api = Some(api);
                 }
                 Err(failure) => {
-                    let failure = self.name_the_end(set, failure, cancel);
+                    let failure = if cancel.is_cancelled() {
+                        failure
+                    } else {
+                        self.name_the_end::<Backup>(set.vault, failure)
+                    };
                     let ends_all = matches!(
                         failure.kind,
                         FailureKind::Unreachable | FailureKind::Interrupted
@@ -258,34 +261,38 @@ impl Engine {
     }
 
     /// A run that was stopped because its consent was withdrawn meanwhile says so.
-    fn name_the_end(&self, set: &BackupSet, failure: Failure, cancel: &Cancel) -> Failure {
-        if failure.kind != FailureKind::Interrupted || cancel.is_cancelled() {
+    pub(crate) fn name_the_end<S: Service>(
+        &self,
+        vault: Option<VaultId>,
+        failure: Failure,
+    ) -> Failure {
+        if failure.kind != FailureKind::Interrupted {
             return failure;
         }
-        match self.grant_for(set) {
-            Ok(Err(refusal)) => Failure::no_consent(ServiceCode::Backup.name(), &refusal),
+        match self.grant_in::<S>(vault) {
+            Ok(Err(refusal)) => Failure::no_consent(S::CODE.name(), &refusal),
             _ => failure,
         }
     }
 
-    /// Opens the vault of a set to change it: grant, lock, chain, head and index.
-    pub(crate) fn begin_writing(
+    /// Opens a vault to change it for a service: grant, lock, chain, head and index.
+    pub(crate) fn begin_writing<S: Service>(
         &self,
-        set: &BackupSet,
+        vault: Option<VaultId>,
         events: &Events,
         cancel: &Cancel,
         begun: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<Held<'_>, Failure> {
-        let grant = self.grant_for(set)??;
-        let vault = grant.vault().ok_or(Refusal::NoConsent {
-            service: ServiceCode::Backup,
-        })?;
+        let grant = self.grant_in::<S>(vault)??;
+        let vault = grant
+            .vault()
+            .ok_or(Refusal::NoConsent { service: S::CODE })?;
         let hold = self.hold_vault(vault, cancel)?;
         let api = self.open_api(Box::new(grant))?;
         begun()?;
         self.sync_chain(&api)?;
         // What was read may have ended it: another device of the account withdrew.
-        self.grant_for(set)??;
+        self.grant_in::<S>(Some(vault))??;
         self.renew_before_writing(&api, vault)?;
         let objects = self.objects(api, vault, cancel);
         let open = self.open_vault(objects, vault, events)?;
@@ -318,7 +325,7 @@ impl Engine {
     ) -> Result<(BackupView, Arc<Api>), Failure> {
         let began = Instant::now();
         let time = self.now();
-        let mut writing = self.begin_writing(set, events, cancel, || {
+        let mut writing = self.begin_writing::<Backup>(set.vault, events, cancel, || {
             Ok(self.store().run_began(&set.name, time)?)
         })?;
         let open = &mut writing.open;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::path_text::PathText;
 
 /// The version of these types; both ends of a socket must have the same.
-pub const COMMANDS_VERSION: u32 = 6;
+pub const COMMANDS_VERSION: u32 = 7;
 
 /// A request to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +194,13 @@ pub enum Command {
     SyncRun {
         /// Names of folders; empty for all that are on and not paused.
         folders: Vec<String>,
+    },
+    /// Finds what no version needs, and has the cell delete it after its retention window (grant: sync).
+    SyncPrune {
+        /// Names of folders; empty for all that are on and not paused.
+        folders: Vec<String>,
+        /// How much of what is stored may be unneeded, in percent; the rest is not worth storing again.
+        max_unused_percent: u8,
     },
     /// Stops a folder for a while, or lets it go on. Sends nothing.
     SyncPause {
@@ -450,7 +457,7 @@ pub enum View {
     Checked(CheckView),
     /// Answer to [`Command::BackupForget`], [`Command::BackupForgotten`] and [`Command::BackupUnforget`].
     Forgotten(ForgottenView),
-    /// Answer to [`Command::BackupPrune`].
+    /// Answer to [`Command::BackupPrune`] and [`Command::SyncPrune`].
     Pruned(PrunedView),
     /// Answer to [`Command::LedgerVerify`].
     LedgerVerified(LedgerVerifiedView),

@@ -279,6 +279,10 @@ impl Engine {
             } => self.sync_join(&name, &path, excludes, cancel),
             Command::SyncList => self.folder_views().map(View::Folders),
             Command::SyncRun { folders } => self.sync_run(&folders, events, cancel),
+            Command::SyncPrune {
+                folders,
+                max_unused_percent,
+            } => self.sync_prune(&folders, max_unused_percent, events, cancel),
             Command::SyncPause { folder, paused } => self.sync_pause(&folder, paused),
             Command::SyncConflicts => self.sync_conflicts(),
             Command::SyncVersions { path } => self.sync_versions(&path, cancel),

@@ -8,20 +8,24 @@
 
 use std::sync::Arc;
 
+use candor_consent::{Backup, Sync};
 use candor_vault::keep::{self, KeepRules};
-use candor_vault::prune::{self, Forgotten, PruneError, PruneRules};
+use candor_vault::prune::{self, Forgotten, PruneError, PruneReport, PruneRules};
 use candor_vault::report::Cancel;
 use candor_vault::{ObjectSink, SnapshotEntry, SnapshotId};
 
 use crate::commands::{
     Event, Failure, FailureKind, ForgottenView, Keep, PrunedView, SnapshotView, View,
 };
-use crate::device_store::BackupSet;
+use crate::device_store::{BackupSet, SyncedFolder};
 use crate::engine::{Engine, unknown_chain};
 use crate::events::{Events, Meter, pump};
 use crate::failure;
 use crate::restore_flow::{Held, SnapshotSpec, ambiguous, not_found, snapshot_view};
 use crate::vault_access::OpenVault;
+
+/// How many bytes of content are stored anew at most where pruning is done beside other work: a few seconds' worth.
+const SMALL_ROUND_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Which snapshots are to go.
 pub(crate) struct Which<'a> {
@@ -120,7 +124,9 @@ impl Engine {
         set: Option<&str>,
         events: &mut dyn FnMut(Event),
         cancel: &Cancel,
-        work: impl Fn(&BackupSet, &mut Held<'_>, &Events, &Cancel) -> Result<T, Failure> + Send + Sync,
+        work: impl Fn(&BackupSet, &mut Held<'_>, &Events, &Cancel) -> Result<T, Failure>
+        + Send
+        + core::marker::Sync,
     ) -> Result<Vec<T>, Failure> {
         let names: Vec<String> = set.map(str::to_owned).into_iter().collect();
         let (sets, off) = self.sets_to_run(&names)?;
@@ -132,7 +138,7 @@ impl Engine {
         let stop = Cancel::default();
         pump(events, cancel, &stop, |events| {
             let each = sets.iter().map(|set| {
-                let mut held = self.begin_writing(set, events, &stop, || Ok(()))?;
+                let mut held = self.begin_writing::<Backup>(set.vault, events, &stop, || Ok(()))?;
                 work(set, &mut held, events, &stop)
             });
             each.collect()
@@ -292,6 +298,128 @@ impl Engine {
         events: &mut dyn FnMut(Event),
         cancel: &Cancel,
     ) -> Result<View, Failure> {
+        let effort = Effort::whole(max_unused_percent)?;
+        let each = self.with_vaults(set, events, cancel, |_, held, events, stop| {
+            self.prune_vault(held, &effort, events, stop)
+        })?;
+        self.pruned_view(each)
+    }
+
+    /// Prunes synced folders: what only superfluous versions needed, and what nothing names any more.
+    pub(crate) fn sync_prune(
+        &self,
+        names: &[String],
+        max_unused_percent: u8,
+        events: &mut dyn FnMut(Event),
+        cancel: &Cancel,
+    ) -> Result<View, Failure> {
+        let effort = Effort::whole(max_unused_percent)?;
+        let folders = self.folders_to_run(names, events)?;
+        let stop = Cancel::default();
+        let each = pump(events, cancel, &stop, |events| {
+            let each = folders
+                .iter()
+                .map(|folder| self.prune_folder(folder, &effort, events, &stop));
+            each.collect::<Result<Vec<_>, _>>()
+        })?;
+        self.pruned_view(each)
+    }
+
+    /// Prunes the vault of one folder.
+    pub(crate) fn prune_folder(
+        &self,
+        folder: &SyncedFolder,
+        effort: &Effort,
+        events: &Events,
+        cancel: &Cancel,
+    ) -> Result<Vec<PruneReport>, Failure> {
+        let begun = self.begin_writing::<Sync>(folder.vault, events, cancel, || Ok(()));
+        begun
+            .and_then(|mut held| self.prune_vault(&mut held, effort, events, cancel))
+            .map_err(|failure| self.name_the_end::<Sync>(folder.vault, failure))
+    }
+
+    fn pruned_view(&self, each: Vec<Vec<PruneReport>>) -> Result<View, Failure> {
+        let mut total = PrunedView {
+            retention_days: self.retention_days()?,
+            ..PrunedView::default()
+        };
+        for report in each.into_iter().flatten() {
+            total.packs_gone += report.packs_gone;
+            total.bytes_gone += report.bytes_gone + report.orphan_bytes;
+            total.packs_rewritten += report.packs_rewritten;
+            total.bytes_stored += report.bytes_stored;
+            total.orphans += report.orphans;
+        }
+        Ok(View::Pruned(total))
+    }
+
+    /// Rounds until one finds nothing more that is worth it, as many as are wanted.
+    fn prune_vault(
+        &self,
+        held: &mut Held<'_>,
+        effort: &Effort,
+        events: &Events,
+        cancel: &Cancel,
+    ) -> Result<Vec<PruneReport>, Failure> {
+        let mut rounds = Vec::new();
+        loop {
+            let (report, moved) = self.prune_round(held, effort, events, cancel)?;
+            let more = moved && report.more;
+            rounds.extend(moved.then_some(report));
+            if !more || rounds.len() >= effort.rounds {
+                return Ok(rounds);
+            }
+        }
+    }
+
+    fn prune_round(
+        &self,
+        held: &mut Held<'_>,
+        effort: &Effort,
+        events: &Events,
+        cancel: &Cancel,
+    ) -> Result<(PruneReport, bool), Failure> {
+        let mut report = PruneReport::default();
+        let mut tries = 0;
+        let moved = self.change_vault(&mut held.open, |open| {
+            tries += 1;
+            if tries > effort.tries {
+                return Ok(None);
+            }
+            let objects = Arc::clone(&open.objects);
+            let sink = Arc::clone(&objects) as Arc<dyn ObjectSink>;
+            let moved = || objects.moved_bytes();
+            let meter = Meter::new(events, "prune", &moved);
+            let pruned = prune::run(
+                &open.repository,
+                &effort.rules,
+                &sink,
+                &*objects,
+                &meter,
+                cancel,
+            );
+            meter.finish();
+            let pruned = pruned.map_err(|error| prune_failed(&error))?;
+            report = pruned.report;
+            Ok(pruned.staged)
+        })?;
+        Ok((report, moved))
+    }
+}
+
+/// How much is done to prune.
+pub(crate) struct Effort {
+    rules: PruneRules,
+    /// Rounds, at most.
+    rounds: usize,
+    /// How often one is begun, at most, where others move the head first.
+    tries: usize,
+}
+
+impl Effort {
+    /// All that can be done, for a person who asked.
+    fn whole(max_unused_percent: u8) -> Result<Self, Failure> {
         if max_unused_percent > 100 {
             return Err(Failure::new(
                 FailureKind::Usage,
@@ -302,51 +430,24 @@ impl Engine {
             max_unused_percent,
             ..PruneRules::default()
         };
-        let rounds = self.with_vaults(set, events, cancel, |_, held, events, stop| {
-            let mut rounds = Vec::new();
-            loop {
-                let (report, moved) = self.prune_round(held, &rules, events, stop)?;
-                let more = moved && report.more;
-                rounds.extend(moved.then_some(report));
-                if !more {
-                    return Ok(rounds);
-                }
-            }
-        })?;
-        let mut total = PrunedView {
-            retention_days: self.retention_days()?,
-            ..PrunedView::default()
-        };
-        for report in rounds.into_iter().flatten() {
-            total.packs_gone += report.packs_gone;
-            total.bytes_gone += report.bytes_gone + report.orphan_bytes;
-            total.packs_rewritten += report.packs_rewritten;
-            total.bytes_stored += report.bytes_stored;
-            total.orphans += report.orphans;
-        }
-        Ok(View::Pruned(total))
+        Ok(Self {
+            rules,
+            rounds: usize::MAX,
+            tries: usize::MAX,
+        })
     }
 
-    fn prune_round(
-        &self,
-        held: &mut Held<'_>,
-        rules: &PruneRules,
-        events: &Events,
-        cancel: &Cancel,
-    ) -> Result<(prune::PruneReport, bool), Failure> {
-        let mut report = prune::PruneReport::default();
-        let moved = self.change_vault(&mut held.open, |open| {
-            let objects = Arc::clone(&open.objects);
-            let sink = Arc::clone(&objects) as Arc<dyn ObjectSink>;
-            let moved = || objects.moved_bytes();
-            let meter = Meter::new(events, "prune", &moved);
-            let pruned = prune::run(&open.repository, rules, &sink, &*objects, &meter, cancel);
-            meter.finish();
-            let pruned = pruned.map_err(|error| prune_failed(&error))?;
-            report = pruned.report;
-            Ok(pruned.staged)
-        })?;
-        Ok((report, moved))
+    /// A little, beside other work: what is left is for the next time.
+    pub(crate) fn small() -> Self {
+        let rules = PruneRules {
+            round_bytes: SMALL_ROUND_BYTES,
+            ..PruneRules::default()
+        };
+        Self {
+            rules,
+            rounds: 1,
+            tries: 2,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candor_vault::report::Cancel;
-use candor_vault::restore::{self, RestoreError, RestoreJob};
+use candor_vault::restore::{self, RestoreError, RestoreJob, RestoreOutcome};
 use candor_vault::{SnapshotEntry, browse};
 use candor_wire::VaultId;
 use candor_wire::errand::Purpose;
@@ -150,6 +150,21 @@ impl<'e> Session<'e> {
             .objects(Arc::clone(&self.api), vault, self.cancel);
         let open = self.engine.open_vault(objects, vault, self.events)?;
         Ok(Held::new(hold, open))
+    }
+
+    /// Restores from a vault that is open.
+    pub(crate) fn restore(
+        &self,
+        open: &OpenVault,
+        job: &RestoreJob,
+    ) -> Result<RestoreOutcome, Failure> {
+        let moved = || open.objects.moved_bytes();
+        let meter = Meter::new(self.events, "restore", &moved);
+        let (repository, objects) = (&open.repository, &*open.objects);
+        let outcome = restore::run(repository, job, objects, &meter, self.cancel)
+            .map_err(|error| restore_failed(&error))?;
+        meter.finish();
+        Ok(outcome)
     }
 
     /// Where snapshots of a set can be: in the vault of this device's set of that name, or anywhere.
@@ -348,9 +363,6 @@ impl Engine {
         let view = self.read_back(Purpose::Restore, events, cancel, |session| {
             let began = Instant::now();
             let (held, entry) = session.find(&spec)?;
-            let open = &held.open;
-            let moved = || open.objects.moved_bytes();
-            let meter = Meter::new(session.events, "restore", &moved);
             let job = RestoreJob {
                 root: entry.root,
                 paths,
@@ -359,15 +371,7 @@ impl Engine {
                 privileged,
                 durable: true,
             };
-            let outcome = restore::run(
-                &open.repository,
-                &job,
-                &*open.objects,
-                &meter,
-                session.cancel,
-            )
-            .map_err(|error| restore_failed(&error))?;
-            meter.finish();
+            let outcome = session.restore(&held.open, &job)?;
             Ok(RestoredView {
                 files: outcome.files,
                 folders: outcome.directories,
@@ -392,7 +396,7 @@ impl Engine {
     }
 }
 
-pub(crate) fn restore_failed(error: &RestoreError) -> Failure {
+fn restore_failed(error: &RestoreError) -> Failure {
     match error {
         RestoreError::Cancelled => failure::interrupted(),
         RestoreError::NotFound { .. } => Failure::new(FailureKind::Usage, error.to_string())

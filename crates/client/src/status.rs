@@ -17,7 +17,8 @@ use candor_wire::{Millis, ids};
 use crate::account;
 use crate::clock::date_text;
 use crate::commands::{
-    AccountView, DeviceView, Failure, FailureKind, LogView, ServiceView, SetView, StatusView, View,
+    AccountView, DeviceView, Failure, FailureKind, FolderView, LogView, ServiceView, SetView,
+    StatusView, View,
 };
 use crate::consent_flow::RENEWAL_DAYS;
 use crate::device_store::BackupSet;
@@ -213,13 +214,17 @@ impl Engine {
         let account = self.account_view()?;
         let sets = self.set_views()?;
         let services = self.services()?;
+        let folders = self.folder_views()?;
         let mut warnings = self.warnings(&account, &sets)?;
+        for folder in &folders {
+            warnings.extend(self.folder_warnings(folder)?);
+        }
         let log = self.log_status(&mut warnings)?;
         Ok(View::Status(Box::new(StatusView {
             account: Some(account),
             services,
             sets,
-            folders: self.folder_views()?,
+            folders,
             warnings,
             witnessed: log.as_ref().is_some_and(LogView::is_witnessed),
             log: log.map(Box::new),
@@ -352,28 +357,58 @@ impl Engine {
             ));
         }
         let known = self.store().set(name)?;
-        out.extend(self.reminder(&known)?);
+        out.extend(self.reminder(ServiceCode::Backup, &known)?);
+        Ok(out)
+    }
+
+    /// A folder that is paused is so because the person said it.
+    fn folder_warnings(&self, folder: &FolderView) -> Result<Vec<String>, Failure> {
+        let name = &folder.name;
+        let mut out = Vec::new();
+        match folder.consent.as_str() {
+            "off" => out.push(format!(
+                "{name} is not kept in step: `candor consent on sync` asks for it"
+            )),
+            "withdrawn" => out.push(format!(
+                "{name} is not kept in step any more: you switched it off"
+            )),
+            "ended" => out.push(format!(
+                "the consent for {name} has ended: `candor consent on sync`"
+            )),
+            _ => {}
+        }
+        if folder.last_problems > 0 {
+            out.push(format!(
+                "{} files of {name} are not in step as they should be: `candor sync run` names them",
+                folder.last_problems
+            ));
+        }
+        let known = self.store().folder(name)?.as_set();
+        out.extend(self.reminder(ServiceCode::Sync, &known)?);
         Ok(out)
     }
 
     /// A sentence about a consent that ends within [`RENEWAL_DAYS`].
-    fn reminder(&self, set: &BackupSet) -> Result<Option<String>, Failure> {
-        let Ok((_, ends)) = self.consent_of(ServiceCode::Backup, set)? else {
+    fn reminder(&self, service: ServiceCode, set: &BackupSet) -> Result<Option<String>, Failure> {
+        let Ok((_, ends)) = self.consent_of(service, set)? else {
             return Ok(None);
         };
         let is_near = ends <= self.now().plus_ms(RENEWAL_DAYS * DAY_MS);
         Ok(is_near.then(|| {
             format!(
-                "the consent for {} ends on {}: `candor consent on backup` renews it",
+                "the consent for {} ends on {}: `candor consent on {}` renews it",
                 set.name,
-                date_text(ends)
+                date_text(ends),
+                service.name()
             )
         }))
     }
 
     /// The same for several sets.
     pub(crate) fn reminders(&self, sets: &[BackupSet]) -> Result<Vec<String>, Failure> {
-        let reminders = sets.iter().map(|set| self.reminder(set));
+        let reminders = sets
+            .iter()
+            .map(|set| self.reminder(ServiceCode::Backup, set));
         let found: Result<Vec<Option<String>>, Failure> = reminders.collect();
         Ok(found?.into_iter().flatten().collect())
     }

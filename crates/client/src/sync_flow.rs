@@ -24,13 +24,15 @@ use crate::account;
 use crate::backup_flow::tell_problems;
 use crate::commands::{ConflictView, Event, Failure, FailureKind, FolderView, SyncedView, View};
 use crate::device_store::{BackupSet, SyncedFolder};
-use crate::engine::{Engine, VaultHold};
+use crate::engine::Engine;
 use crate::events::{Events, Meter, pump};
 use crate::failure;
 use crate::path_text::PathText;
 use crate::restore_flow::Session;
 use crate::sets;
-use crate::vault_access::OpenVault;
+
+/// The fewest folders that are looked at in one round.
+pub(crate) const PART_MIN: usize = 16;
 
 /// What a run of a service on a set or folder is registered as. Names have no slash.
 pub(crate) fn run_name(service: ServiceCode, name: &str) -> String {
@@ -38,12 +40,6 @@ pub(crate) fn run_name(service: ServiceCode, name: &str) -> String {
         ServiceCode::Sync => format!("sync/{name}"),
         _ => name.to_owned(),
     }
-}
-
-/// A folder whose vault is held and open, to be changed.
-struct Syncing<'e> {
-    _hold: VaultHold<'e>,
-    open: OpenVault,
 }
 
 impl Engine {
@@ -271,6 +267,24 @@ impl Engine {
         events: &mut dyn FnMut(Event),
         cancel: &Cancel,
     ) -> Result<View, Failure> {
+        let folders = self.folders_to_run(names, events)?;
+        let mut views = Vec::new();
+        for folder in folders {
+            let stop = Cancel::default();
+            let view = pump(events, cancel, &stop, |events| {
+                self.sync_until_quiet(&folder, events, &stop)
+            })?;
+            views.push(view);
+        }
+        Ok(View::Synced(views))
+    }
+
+    /// The folders that are named, or all, as far as they are on; one that is paused has to be named.
+    pub(crate) fn folders_to_run(
+        &self,
+        names: &[String],
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Vec<SyncedFolder>, Failure> {
         let mut folders = Vec::new();
         let mut refusal = None;
         let all = self.store().folders()?;
@@ -298,15 +312,7 @@ impl Engine {
                     .with_hint("candor sync add DIR"),
             });
         }
-        let mut views = Vec::new();
-        for folder in folders {
-            let stop = Cancel::default();
-            let view = pump(events, cancel, &stop, |events| {
-                self.sync_until_quiet(&folder, events, &stop)
-            })?;
-            views.push(view);
-        }
-        Ok(View::Synced(views))
+        Ok(folders)
     }
 
     /// Rounds until nothing changes under their hands any more, at most a few.
@@ -323,10 +329,10 @@ impl Engine {
             ..SyncedView::default()
         };
         for _ in 0..ROUNDS_MAX {
-            let outcome = self.sync_round(folder, dirty, events, cancel)?;
+            let outcome = self.sync_round(folder, (dirty, Dirty::none()), events, cancel)?;
             view.problems = tell_problems(&outcome.problems, events);
             view.add(&outcome);
-            dirty = outcome.again;
+            dirty = outcome.again.with(outcome.left);
             if dirty.is_empty() {
                 break;
             }
@@ -334,11 +340,11 @@ impl Engine {
         Ok(view)
     }
 
-    /// One round of a folder. `dirty` says where it may have changed.
+    /// One round of a folder: where it may have changed, and where too, but is not looked at in this round.
     pub(crate) fn sync_round(
         &self,
         folder: &SyncedFolder,
-        dirty: Dirty,
+        (dirty, later): (Dirty, Dirty),
         events: &Events,
         cancel: &Cancel,
     ) -> Result<RoundOutcome, Failure> {
@@ -349,55 +355,23 @@ impl Engine {
                 .with_hint("`candor sync status` shows how far it is"));
         };
         let outcome = self
-            .round(folder, dirty, events, cancel)
-            .map_err(|failure| self.name_the_end_of_sync(folder, failure))?;
+            .round(folder, (dirty, later), events, cancel)
+            .map_err(|failure| self.name_the_end::<Sync>(folder.vault, failure))?;
         let problems = outcome.problems.count();
         self.store()
             .folder_synced(&folder.name, self.now(), problems)?;
         Ok(outcome)
     }
 
-    /// A round that was stopped because its consent was withdrawn meanwhile says so.
-    fn name_the_end_of_sync(&self, folder: &SyncedFolder, failure: Failure) -> Failure {
-        if failure.kind != FailureKind::Interrupted {
-            return failure;
-        }
-        match self.grant_in::<Sync>(folder.vault) {
-            Ok(Err(refusal)) => Failure::no_consent(ServiceCode::Sync.name(), &refusal),
-            _ => failure,
-        }
-    }
-
-    fn begin_syncing(
-        &self,
-        folder: &SyncedFolder,
-        events: &Events,
-        cancel: &Cancel,
-    ) -> Result<Syncing<'_>, Failure> {
-        let grant = self.grant_in::<Sync>(folder.vault)??;
-        let vault = grant.vault().ok_or(Refusal::NoConsent {
-            service: ServiceCode::Sync,
-        })?;
-        let hold = self.hold_vault(vault, cancel)?;
-        let api = self.open_api(Box::new(grant))?;
-        self.sync_chain(&api)?;
-        // What was read may have ended it: another device of the account withdrew.
-        self.grant_in::<Sync>(folder.vault)??;
-        self.renew_before_writing(&api, vault)?;
-        let objects = self.objects(api, vault, cancel);
-        let open = self.open_vault(objects, vault, events)?;
-        Ok(Syncing { _hold: hold, open })
-    }
-
     fn round(
         &self,
         folder: &SyncedFolder,
-        dirty: Dirty,
+        (dirty, later): (Dirty, Dirty),
         events: &Events,
         cancel: &Cancel,
     ) -> Result<RoundOutcome, Failure> {
-        let mut syncing = self.begin_syncing(folder, events, cancel)?;
-        let open = &mut syncing.open;
+        let mut held = self.begin_writing::<Sync>(folder.vault, events, cancel, || Ok(()))?;
+        let open = &mut held.open;
         let state_path = self.home.sync_state(&open.vault)?;
         if !state_path.exists() {
             DiskFolder::adopt(&folder.path, open.vault)
@@ -418,42 +392,61 @@ impl Engine {
             cancel,
         );
         let mut disk = disk.map_err(|error| round_failed(&folder.path, &error))?;
+        let failed = |error: SyncError| round_failed(&folder.path, &error);
         let mut merged: Option<Round> = None;
+        let mut received = RoundOutcome::default();
+        let (mut dirty, mut left) = (dirty, later);
         self.change_vault(open, |open| {
-            if let Some(late) = merged.take() {
-                late.give_up(&mut state)
-                    .map_err(|error| round_failed(&folder.path, &error))?;
-            }
-            let job = SyncJob {
+            let sink: Arc<dyn ObjectSink> = Arc::clone(&open.objects) as Arc<dyn ObjectSink>;
+            let source: &dyn ObjectSource = &*open.objects;
+            let job = |dirty: Dirty, later: Dirty| SyncJob {
                 name: folder.name.clone(),
                 device: self.facts.device,
                 device_name: self.facts.device_name.clone(),
                 remote_device_name: self.device_called(sync::first_tree(&open.repository)),
                 time: now,
-                dirty: dirty.clone(),
+                dirty,
+                later,
             };
-            let sink: Arc<dyn ObjectSink> = Arc::clone(&open.objects) as Arc<dyn ObjectSink>;
-            let source: &dyn ObjectSource = &*open.objects;
-            let round = sync::run(
-                &open.repository,
-                &mut disk,
-                &mut state,
-                &job,
-                (source, Arc::clone(&sink)),
-                cancel,
-            )
-            .map_err(|error| round_failed(&folder.path, &error))?;
-            let staged = round
-                .stage(&open.repository, &*sink)
-                .map_err(|error| round_failed(&folder.path, &error))?;
+            let run = |disk: &mut DiskFolder<'_>, state: &mut State, job: SyncJob| {
+                let objects = (source, Arc::clone(&sink));
+                sync::run(&open.repository, disk, state, &job, objects, cancel)
+            };
+            if let Some(late) = merged.take() {
+                late.give_up(&mut state).map_err(failed)?;
+                // What the faster device made is taken first, where nothing changed here: it is behind us then,
+                // however often the head is lost, and the next merge has little to do.
+                let all = left.clone().with(dirty.clone());
+                let receiving = job(Dirty::none(), all.clone());
+                let round = run(&mut disk, &mut state, receiving).map_err(failed)?;
+                if round.differs() {
+                    round.give_up(&mut state).map_err(failed)?;
+                } else {
+                    round.commit(&mut state).map_err(failed)?;
+                    let outcome = round.apply(
+                        &open.repository,
+                        &mut disk,
+                        &mut state,
+                        source,
+                        &meter,
+                        cancel,
+                    );
+                    received.add(outcome.map_err(failed)?);
+                }
+                // And only a part of what changed here is looked at the next time.
+                received.lost += 1;
+                let all = all.with(std::mem::take(&mut received.again));
+                (dirty, left) = parted(&folder.path, all, received.lost);
+            }
+            let round =
+                run(&mut disk, &mut state, job(dirty.clone(), left.clone())).map_err(failed)?;
+            let staged = round.stage(&open.repository, &*sink).map_err(failed)?;
             merged = Some(round);
             Ok(staged)
         })?;
         let round = merged.ok_or_else(crate::engine::unknown_chain)?;
-        round
-            .commit(&mut state)
-            .map_err(|error| round_failed(&folder.path, &error))?;
-        let outcome = round
+        round.commit(&mut state).map_err(failed)?;
+        let mut outcome = round
             .apply(
                 &open.repository,
                 &mut disk,
@@ -462,8 +455,10 @@ impl Engine {
                 &meter,
                 cancel,
             )
-            .map_err(|error| round_failed(&folder.path, &error))?;
+            .map_err(failed)?;
         meter.finish();
+        outcome.add(received);
+        outcome.left.extend(left);
         Ok(outcome)
     }
 
@@ -497,6 +492,27 @@ pub(crate) fn is_synced_vault(view: &ChainView, vault: &VaultId) -> bool {
         })
     };
     has(ServiceCode::Sync) && !has(ServiceCode::Backup)
+}
+
+/// A part of what has to be looked at, the smaller the more often the head was lost, and the rest. Of a whole folder its
+/// names at the top are the parts.
+fn parted(folder: &Path, dirty: Dirty, lost: u32) -> (Dirty, Dirty) {
+    let dirty = match dirty {
+        Dirty::All => match std::fs::read_dir(folder) {
+            Ok(entries) => {
+                let names = entries
+                    .filter_map(Result::ok)
+                    .map(|entry| entry.file_name());
+                let below = names.map(|name| [name.as_encoded_bytes(), b"/"].concat());
+                Dirty::Folders(below.chain([Vec::new()]).collect())
+            }
+            Err(_) => Dirty::All,
+        },
+        some => some,
+    };
+    let count = dirty.count().unwrap_or_default();
+    let most = (count >> lost.min(usize::BITS - 1)).max(PART_MIN);
+    dirty.part(most, b"")
 }
 
 /// The synced folders of the account, with their names.

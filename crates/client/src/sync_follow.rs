@@ -14,12 +14,15 @@ use candor_consent::Sync;
 use candor_vault::report::Cancel;
 use candor_vault::sync::{Dirty, ROUND_STACK_BYTES};
 use candor_wire::{StatementId, VaultId};
+use tokio::sync::Notify;
 
 use crate::api::Api;
 use crate::commands::{Failure, FailureKind, SyncedView};
 use crate::device_store::SyncedFolder;
 use crate::engine::Engine;
 use crate::events::Events;
+use crate::forget_flow::Effort;
+use crate::sync_flow::PART_MIN;
 use crate::sync_watch::{Board, Watch};
 
 /// Changes are taken up after a pause of this length: an editor writes a file in a few steps.
@@ -33,6 +36,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// The same without a watcher.
 const LOOK_EVERY_UNWATCHED: Duration = Duration::from_secs(60);
+
+/// After how many heads the device that moved the last of them prunes. Each head leaves a manifest behind, and thinned
+/// versions leave their content; this many are some tens of megabytes.
+const PRUNE_EVERY_HEADS: u64 = 512;
 
 /// How soon a folder that was added, switched on or paused is noticed.
 const SUPERVISE_EVERY: Duration = Duration::from_secs(1);
@@ -49,6 +56,15 @@ const AGAIN_TOLD_AFTER: u32 = 6;
 
 /// Changes that do not pause for a long time are taken up less and less often, down to this.
 const PAUSE_AWAITED_BUSY: Duration = Duration::from_secs(4);
+
+/// The most folders that are looked at in one round: what a round holds in memory grows with what changed in them.
+const FOLDERS_PER_ROUND_MAX: usize = 2048;
+
+/// How many times as long as the last round a folder rests at least.
+const RESTS_PER_ROUND: u32 = 3;
+
+/// The longest such rest.
+const REST_MAX: Duration = Duration::from_secs(2);
 
 /// A consent that the cell refused is tried again after this time.
 const REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(10 * 60);
@@ -104,6 +120,8 @@ struct Follower<'e> {
     /// The counter of the newest head that a round has seen.
     seen: AtomicU64,
     is_over: AtomicBool,
+    /// Ends the wait for news.
+    over: Notify,
 }
 
 /// Threads end together, however one of them ends.
@@ -233,6 +251,7 @@ fn collect_ended(running: &mut BTreeMap<String, Running<'_, '_>>, shunned: &mut 
 impl<'e> Follower<'e> {
     fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
+        self.over.notify_one();
         self.stop.cancel();
         self.board.wake();
     }
@@ -250,6 +269,7 @@ impl<'e> Follower<'e> {
             stop: Cancel::default(),
             seen: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
+            over: Notify::new(),
         }
     }
 
@@ -279,6 +299,9 @@ impl<'e> Follower<'e> {
         let mut dirty = Dirty::All;
         let mut looked = Instant::now();
         let mut pace = Pace::default();
+        let mut turn = Turn::default();
+        // How far the heads were when it was last looked whether to prune.
+        let mut marked = None;
         while self.is_on() {
             if looked.elapsed() >= look_every {
                 dirty = Dirty::All;
@@ -287,9 +310,14 @@ impl<'e> Follower<'e> {
                 looked = Instant::now();
             }
             let consent = consent_of(self.engine, &self.folder);
-            let result =
-                self.engine
-                    .sync_round(&self.folder, dirty.clone(), &Events::unheard(), &self.stop);
+            let began = Instant::now();
+            let (now, later) = turn.part(std::mem::take(&mut dirty));
+            let places = (now.clone(), later.clone());
+            let unheard = Events::unheard();
+            let result = self
+                .engine
+                .sync_round(&self.folder, places, &unheard, &self.stop);
+            let took = began.elapsed();
             match result {
                 Ok(outcome) => {
                     let mut view = SyncedView {
@@ -298,14 +326,33 @@ impl<'e> Follower<'e> {
                         ..SyncedView::default()
                     };
                     view.add(&outcome);
+                    let has_got_on = view.sent + view.received + view.removed + view.moved > 0;
                     if view.has_news() {
                         tell(Followed::Synced(view));
                     }
                     self.note_seen();
+                    let heads = self.seen.load(Ordering::Relaxed) / PRUNE_EVERY_HEADS;
+                    let is_due = marked.is_some_and(|marked| heads > marked);
+                    if outcome.moved_head && is_due {
+                        self.prune(tell);
+                    }
+                    marked = Some(heads);
+                    self.rest(rest_after(took));
+                    turn.ended(&now, &later, outcome.lost);
+                    let left = outcome.left.with(later);
                     dirty = outcome.again;
+                    if dirty.is_empty() && !left.is_empty() {
+                        pace.quiet();
+                        dirty = left.with(self.board.take_all());
+                        continue;
+                    }
+                    dirty.extend(left);
                     if dirty.is_empty() {
                         pace.quiet();
                     } else {
+                        if has_got_on {
+                            pace.quiet();
+                        }
                         let wait = pace.again();
                         if pace.again == AGAIN_TOLD_AFTER {
                             tell(Followed::Failed {
@@ -337,7 +384,7 @@ impl<'e> Follower<'e> {
                         _ => {}
                     }
                     let wait = pace.failed();
-                    dirty.extend(self.board.wait(wait, wait, wait));
+                    dirty = now.with(later).with(self.board.wait(wait, wait, wait));
                     continue;
                 }
             }
@@ -347,6 +394,21 @@ impl<'e> Follower<'e> {
             pace.waited(began.elapsed());
         }
         End::Over
+    }
+
+    /// Lets go of what only superfluous versions needed. What it cannot do now, the next one does.
+    fn prune(&self, tell: &(dyn Fn(Followed) + core::marker::Sync)) {
+        let engine = self.engine;
+        let effort = Effort::small();
+        let pruned = engine.prune_folder(&self.folder, &effort, &Events::unheard(), &self.stop);
+        match pruned {
+            Err(failure) if failure.kind == FailureKind::Integrity => tell(Followed::Failed {
+                folder: self.folder.name.clone(),
+                failure: Box::new(engine.alarmed(failure)),
+            }),
+            // What others moved meanwhile is taken up by a round.
+            _ => self.board.wake(),
+        }
     }
 
     /// Remembers which head the round ended with.
@@ -397,7 +459,8 @@ impl<'e> Follower<'e> {
     fn rest(&self, time: Duration) {
         let end = Instant::now() + time;
         while !self.is_over() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(100).min(time));
+            let left = end.saturating_duration_since(Instant::now());
+            std::thread::sleep(Duration::from_millis(100).min(left));
         }
     }
 
@@ -422,13 +485,10 @@ impl<'e> Follower<'e> {
         let account = engine.facts.account;
         let head = engine.runtime.block_on(async {
             let waiting = api.wait_head(account, self.vault, after);
-            tokio::pin!(waiting);
-            loop {
-                let pause = tokio::time::sleep(Duration::from_millis(500));
-                tokio::select! {
-                    done = &mut waiting => return done.map(Some),
-                    () = pause => if self.is_over() { return Ok(None) },
-                }
+            // Once it is over nothing is waited for any more, also if that was told before.
+            tokio::select! {
+                done = waiting => done.map(Some),
+                () = self.over.notified() => Ok(None),
             }
         })?;
         *kept = Some(api);
@@ -448,6 +508,53 @@ impl<'e> Follower<'e> {
                 None
             }
         })
+    }
+}
+
+/// How long no round begins after one that took so long. Where changes do not end, this is the turn of the other devices:
+/// one of which every round is just a little slower would find the head moved each time.
+fn rest_after(took: Duration) -> Duration {
+    took.saturating_mul(RESTS_PER_ROUND).min(REST_MAX)
+}
+
+/// How much of what changed is looked at in one round. Where devices change much and all the time, one that is slower would
+/// lose the head each time, and have more to do the next time.
+struct Turn {
+    most: usize,
+    /// Where the last one ended: each part has its turn.
+    after: Vec<u8>,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            most: FOLDERS_PER_ROUND_MAX,
+            after: Vec::new(),
+        }
+    }
+}
+
+impl Turn {
+    fn part(&self, dirty: Dirty) -> (Dirty, Dirty) {
+        dirty.part(self.most, &self.after)
+    }
+
+    /// A round ended that lost the head so often.
+    fn ended(&mut self, now: &Dirty, later: &Dirty, lost: u32) {
+        let count = now.count().unwrap_or(self.most);
+        self.most = if lost > 0 {
+            (count >> lost.min(usize::BITS - 1)).max(PART_MIN)
+        } else {
+            self.most.saturating_mul(2).min(FOLDERS_PER_ROUND_MAX)
+        };
+        self.after = match now {
+            Dirty::Folders(set) if !later.is_empty() => {
+                // The part may have gone round.
+                let around = set.range(..=self.after.clone()).next_back();
+                around.or_else(|| set.last()).cloned().unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
     }
 }
 

@@ -63,10 +63,11 @@ impl Board {
         self.changed.notify_all();
     }
 
-    /// Waits until somebody woke it, or until changes came and paused for `quiet`, or went on for `most`; at most
-    /// for `limit`. Returns the changes.
+    /// Waits until somebody woke it, or until changes came and paused for `quiet`, or went on for `most` of this wait; at
+    /// most for `limit`. Returns the changes.
     pub(crate) fn wait(&self, quiet: Duration, most: Duration, limit: Duration) -> Dirty {
-        let end = Instant::now() + limit;
+        let began = Instant::now();
+        let end = began + limit;
         let mut news = lock(&self.news);
         loop {
             let now = Instant::now();
@@ -83,7 +84,7 @@ impl Board {
             }
             let ready = news
                 .since
-                .map(|(first, newest)| (newest + quiet).min(first + most));
+                .map(|(first, newest)| (newest + quiet).min(first.max(began) + most));
             let is_ready = ready.is_some_and(|time| time <= now);
             if news.is_woken || is_ready || now >= end {
                 news.is_woken = false;
@@ -97,6 +98,13 @@ impl Board {
                 .wait_timeout(news, until.saturating_duration_since(now));
             news = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// What came until now, without waiting for more.
+    pub(crate) fn take_all(&self) -> Dirty {
+        let mut news = lock(&self.news);
+        news.since = None;
+        std::mem::take(&mut news.dirty)
     }
 
     /// Has a folder looked into, with everything below it, once the system watches it for certain.

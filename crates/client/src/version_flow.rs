@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use candor_consent::Sync;
 use candor_vault::node::{Entry, Kind};
 use candor_vault::report::Cancel;
-use candor_vault::restore::{self, RestoreJob};
+use candor_vault::restore::RestoreJob;
 use candor_vault::sync::OWN_FOLDER;
 use candor_vault::{SnapshotEntry, browse};
 use candor_wire::errand::Purpose;
@@ -19,9 +19,9 @@ use crate::browse_flow::{browse_failed, kind_name};
 use crate::commands::{Event, Failure, FailureKind, VersionView, View};
 use crate::device_store::SyncedFolder;
 use crate::engine::Engine;
-use crate::events::{Meter, pump};
+use crate::events::pump;
 use crate::path_text::PathText;
-use crate::restore_flow::{Session, ambiguous, restore_failed};
+use crate::restore_flow::{Session, ambiguous};
 use crate::sys;
 
 /// Fewest digits of a version that name it.
@@ -226,8 +226,6 @@ impl Engine {
             if matching.next().is_some() {
                 return Err(ambiguous());
             }
-            let moved = || open.objects.moved_bytes();
-            let meter = Meter::new(session.events, "restore", &moved);
             let job = RestoreJob {
                 root: entry.root,
                 paths: vec![spot.relative.clone()],
@@ -236,15 +234,7 @@ impl Engine {
                 privileged: false,
                 durable: true,
             };
-            let outcome = restore::run(
-                &open.repository,
-                &job,
-                &*open.objects,
-                &meter,
-                session.cancel,
-            )
-            .map_err(|error| restore_failed(&error))?;
-            meter.finish();
+            let outcome = session.restore(open, &job)?;
             let problems = crate::backup_flow::tell_problems(&outcome.problems, session.events);
             if problems > 0 {
                 return Err(failed(

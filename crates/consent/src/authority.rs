@@ -17,7 +17,7 @@ mod sealed {
 }
 
 /// A service, as a type: a grant of one is never taken for a grant of another.
-pub trait Service: sealed::Sealed {
+pub trait Service: sealed::Sealed + Send + core::marker::Sync + 'static {
     /// Its number in records.
     const CODE: ServiceCode;
 }

@@ -157,6 +157,17 @@ impl Problems {
         }
     }
 
+    /// Adds those of another part of the same run; what was told already is not told twice.
+    pub(crate) fn extend(&mut self, other: Self) {
+        for one in other.list {
+            let is_told = |told: &Problem| told.path == one.path && told.kind == one.kind;
+            if !self.list.iter().any(is_told) {
+                self.add(&one.path, one.kind);
+            }
+        }
+        self.more += other.more;
+    }
+
     /// How many there are in all.
     pub fn count(&self) -> u64 {
         self.list.len() as u64 + self.more

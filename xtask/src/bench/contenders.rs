@@ -15,6 +15,9 @@ use crate::sys::{self, Doing, Failure, Outcome};
 /// How long a server may take until it listens, and to stop.
 const SERVER_WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// Where a cell's home is, below the directory of what is measured.
+const CELL_HOME: &str = "server";
+
 /// One program in one setting.
 pub(crate) trait Contender {
     /// Its name in the tables.
@@ -65,7 +68,7 @@ pub(crate) fn candor(program: &Path, home: &Path) -> Command {
     command
 }
 
-fn candor_version(program: &Path) -> Outcome<String> {
+pub(crate) fn candor_version(program: &Path) -> Outcome<String> {
     Ok(sys::text(Command::new(program).arg("--version"))?
         .trim()
         .to_owned())
@@ -156,6 +159,25 @@ impl Contender for Embedded {
     }
 }
 
+/// Starts a new cell in a process of its own below a directory; and an invitation to it.
+pub(crate) fn new_cell(program: &Path, directory: &Path) -> Outcome<(Server, String)> {
+    let home = directory.join(CELL_HOME);
+    let cell = || candor(program, &home);
+    sys::output(cell().args([
+        "server",
+        "init",
+        "--region",
+        "home",
+        "--listen",
+        "127.0.0.1:0",
+    ]))?;
+    let mut run = cell();
+    run.args(["server", "run"]);
+    let server = Server::start(run, &directory.join("cell.log"), "listening on ")?;
+    let invitation = sys::text(cell().args(["server", "invite"]))?;
+    Ok((server, invitation.trim().to_owned()))
+}
+
 /// Candor with a cell in a process of its own, reached over TLS.
 pub(crate) struct Separate {
     program: PathBuf,
@@ -170,10 +192,6 @@ impl Separate {
             directory: PathBuf::new(),
             cell: None,
         }
-    }
-
-    fn cell_home(&self) -> PathBuf {
-        self.directory.join("server")
     }
 
     fn device(&self) -> Command {
@@ -200,26 +218,8 @@ impl Contender for Separate {
 
     fn start(&mut self, directory: &Path, source: &Path) -> Outcome {
         directory.clone_into(&mut self.directory);
-        let (program, home) = (self.program.clone(), self.cell_home());
-        let cell = || candor(&program, &home);
-        sys::output(cell().args([
-            "server",
-            "init",
-            "--region",
-            "home",
-            "--listen",
-            "127.0.0.1:0",
-        ]))?;
-        let mut run = cell();
-        run.args(["server", "run"]);
-        self.cell = Some(Server::start(
-            run,
-            &directory.join("cell.log"),
-            "listening on ",
-        )?);
-        let invitation = sys::text(cell().args(["server", "invite"]))?
-            .trim()
-            .to_owned();
+        let (cell, invitation) = new_cell(&self.program, directory)?;
+        self.cell = Some(cell);
         let mut create = self.device();
         create.args([
             "account",
@@ -254,7 +254,7 @@ impl Contender for Separate {
     }
 
     fn store(&self) -> PathBuf {
-        self.cell_home().join("cell")
+        self.directory.join(CELL_HOME).join("cell")
     }
 
     fn server(&self) -> Option<u32> {

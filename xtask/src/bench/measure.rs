@@ -81,6 +81,16 @@ impl fmt::Display for ServerUsage {
 }
 
 impl ServerUsage {
+    /// Processor time since it started, in seconds.
+    pub(crate) const fn cpu_seconds(&self) -> f64 {
+        self.cpu_seconds
+    }
+
+    /// Largest resident memory since it started.
+    pub(crate) const fn peak_bytes(&self) -> u64 {
+        self.peak_bytes
+    }
+
     /// The part since an earlier reading; the peak is that of the whole time.
     pub(crate) fn since(&self, before: &Self) -> Self {
         Self {
@@ -184,6 +194,22 @@ pub(crate) fn server_usage(process: u32) -> Outcome<ServerUsage> {
         cpu_seconds: ticks / ticks_per_second()?,
         peak_bytes: peak.unwrap_or(0_u64) * 1024,
     })
+}
+
+/// A process and all that it started, which are still there.
+pub(crate) fn family(process: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{process}/task"));
+    let mut family = vec![process];
+    for thread in threads.into_iter().flatten().filter_map(Result::ok) {
+        let started = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for child in started
+            .split_whitespace()
+            .filter_map(|one| one.parse().ok())
+        {
+            family.extend(self::family(child));
+        }
+    }
+    family
 }
 
 /// User and system time of a process, in clock ticks: the 14th and 15th field, counted after the name, which may

@@ -74,6 +74,14 @@ pub(crate) fn install(peers: &[Peer]) -> Outcome<Installed> {
     Ok(installed)
 }
 
+/// Installs Syncthing below the build directory.
+pub(crate) fn install_syncthing() -> Outcome<PathBuf> {
+    let unpacked = std::path::absolute(sys::target_dir().join("peers").join("debian"))?;
+    fs::create_dir_all(&unpacked)?;
+    from_debian(&unpacked, &["syncthing"])?;
+    Ok(unpacked.join("usr/bin/syncthing"))
+}
+
 /// Unpacks Debian packages of a newer release than this machine's, from the mirror that it already uses.
 fn from_debian(to: &Path, packages: &[&str]) -> Outcome {
     if packages

@@ -131,7 +131,7 @@ impl Entry {
     }
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {
@@ -263,7 +263,8 @@ fn row(
     cells
 }
 
-fn aligned(rows: &[Vec<String>]) -> String {
+/// A table with columns of one width each.
+pub(super) fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         rows.iter()

@@ -223,6 +223,11 @@ impl Running {
         Self { child, said }
     }
 
+    /// The environment that it was started with.
+    pub(crate) fn environment(&self) -> std::io::Result<Vec<u8>> {
+        std::fs::read(format!("/proc/{}/environ", self.child.id()))
+    }
+
     /// Waits until it says `text`; the line.
     pub(crate) fn wait_for(&self, text: &str) -> String {
         let mut before = String::new();

@@ -72,6 +72,12 @@ fn two_machines_keep_a_folder_in_step_and_outlive_the_cells_absence() {
     arrives(&there.join("letter"), "from home");
     std::fs::write(there.join("letter"), "from the laptop").unwrap();
     arrives(&here.join("letter"), "from the laptop");
+    // Whoever may see it, sees how its memory is set: it runs for months.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if let Ok(set) = at_home.environment() {
+        let is_set = |one: &[u8]| one.starts_with(b"MALLOC_MMAP_THRESHOLD_=");
+        assert!(set.split(|&byte| byte == 0).any(is_set));
+    }
     // The commands talk to the engine that runs.
     let status = person.run(["sync", "status", "--json"]).must(0);
     let folder = status.field("folders")[0].clone();

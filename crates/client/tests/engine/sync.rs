@@ -6,7 +6,8 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use candor_client::commands::{
-    Answered, Command, Failure, FailureKind, FolderView, ProposalView, Stored, SyncedView, View,
+    Answered, Command, Failure, FailureKind, FolderView, ProposalView, Stored, SyncedView,
+    VersionView, View,
 };
 use candor_client::path_text::PathText;
 use candor_client::{Cancel, Followed};
@@ -159,6 +160,27 @@ fn nothing_is_sent_before_the_yes_and_after_the_no() {
 }
 
 #[test]
+fn the_status_says_when_a_folder_is_off_and_before_its_consent_ends() {
+    let world = World::new();
+    let (person, _) = world.create("home");
+    add(&person, &world.tree("papers"));
+    let told = |text: &str| {
+        let warnings = person.status().warnings;
+        warnings.iter().any(|warning| warning.contains(text))
+    };
+    assert!(told(
+        "papers is not kept in step: `candor consent on sync` asks"
+    ));
+    say_yes(&person);
+    assert!(!told("papers"));
+    world.clock.forward_ms(350 * 24 * 60 * 60 * 1000);
+    assert!(told("the consent for papers ends on"));
+    assert!(told("`candor consent on sync` renews it"));
+    world.clock.forward_ms(60 * 24 * 60 * 60 * 1000);
+    assert!(told("the consent for papers has ended"));
+}
+
+#[test]
 fn what_one_device_does_the_other_one_has() {
     let two = two();
     let (a, b) = (&two.on_laptop, &two.on_phone);
@@ -197,6 +219,74 @@ fn what_one_device_does_the_other_one_has() {
     }
 }
 
+fn versions(person: &Person, path: &PathText) -> Vec<VersionView> {
+    let path = path.clone();
+    match person.ask(Command::SyncVersions { path }).unwrap() {
+        View::Versions(versions) => versions,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Each change leaves an older manifest behind, which nothing names; the versions themselves stay.
+#[test]
+fn what_nothing_needs_is_let_go_of_by_either_device_and_versions_stay() {
+    let two = two();
+    let note = two.on_laptop.join("note");
+    for text in ["one", "two", "three", "four"] {
+        std::fs::write(&note, text).unwrap();
+        run(&two.laptop).unwrap();
+    }
+    run(&two.phone).unwrap();
+    let prune = |person: &Person| {
+        person.ask(Command::SyncPrune {
+            folders: Vec::new(),
+            max_unused_percent: 0,
+        })
+    };
+    let pruned = |person| match prune(person).unwrap() {
+        View::Pruned(pruned) => pruned,
+        other => panic!("{other:?}"),
+    };
+    let path = PathText::from_path(&note);
+    let before = versions(&two.laptop, &path);
+    let first = pruned(&two.phone);
+    assert!(first.orphans >= 4, "{first:?}");
+    assert_eq!(pruned(&two.laptop).orphans, 0);
+    // The laptop's rounds go on from a head that another device moved, and nothing is sent or fetched for it.
+    let round = run(&two.laptop).unwrap();
+    assert_eq!((round.sent, round.received, round.removed), (0, 0, 0));
+    let after = versions(&two.laptop, &path);
+    assert_eq!(after, before);
+    for (version, text) in after.iter().zip(["four", "three", "two", "one"]) {
+        let to = two.world.path(text);
+        two.laptop
+            .ask(Command::SyncRestore {
+                path: path.clone(),
+                version: version.version.clone(),
+                to: Some(PathText::from_path(&to)),
+            })
+            .unwrap();
+        assert_eq!(std::fs::read(to.join("note")).unwrap(), text.as_bytes());
+    }
+    std::fs::write(&note, "five").unwrap();
+    run(&two.laptop).unwrap();
+    run(&two.phone).unwrap();
+    assert_in_step(&two.on_laptop, &two.on_phone, &two.world);
+    // Like every change of the vault, it needs a consent.
+    let off = Command::ConsentOff {
+        service: "sync".to_owned(),
+        set: None,
+        stored: Stored::Stays,
+    };
+    two.laptop.ask(off).unwrap();
+    let puts = two.world.wire.paths("PUT");
+    assert_eq!(prune(&two.laptop).unwrap_err().kind, FailureKind::NoConsent);
+    assert_eq!(two.world.wire.paths("PUT"), puts);
+    for person in [&two.laptop, &two.phone] {
+        assert_eq!(person.alarms(), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn old_versions_come_back_and_what_was_there_stays_a_version() {
     let two = two();
@@ -209,13 +299,6 @@ fn old_versions_come_back_and_what_was_there_stays_a_version() {
     run(&two.laptop).unwrap();
     run(&two.phone).unwrap();
     let path = PathText::from_path(&two.on_phone.join("note"));
-    let versions = |person: &Person, path: &PathText| {
-        let path = path.clone();
-        match person.ask(Command::SyncVersions { path }).unwrap() {
-            View::Versions(versions) => versions,
-            other => panic!("{other:?}"),
-        }
-    };
     let found = versions(&two.phone, &path);
     let shown: Vec<(&str, u64, bool)> = found
         .iter()

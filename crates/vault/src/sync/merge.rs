@@ -41,6 +41,8 @@ pub(crate) struct MergeJob<'a> {
     pub(crate) now: Millis,
     /// Where the folder may have changed.
     pub(crate) dirty: &'a Dirty,
+    /// Where the folder may have changed, too, and is not looked at in this round: nothing is decided there.
+    pub(crate) later: &'a Dirty,
     /// Ends the merge.
     pub(crate) cancel: &'a Cancel,
 }
@@ -562,6 +564,16 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
             stamp,
             remote,
         };
+        if self.has_to_wait(level, at, three, &sides, decision) {
+            self.notes.failed.insert(at.clone());
+            // What was to be looked at waits with it: the name itself, and what is below it.
+            let below = self.job.dirty.at_and_below(&join(at, three.name));
+            self.notes.again.extend(below);
+            if level.local != Local::Trusted {
+                self.notes.again.insert(at.clone());
+            }
+            return self.keep_remote(level, three);
+        }
         match decision {
             Decision::Agreed => self.agreed(level, three, &sides),
             Decision::TakeRemote => self.take_remote(level, three, sides),
@@ -569,6 +581,30 @@ impl<S: Store, F: Folder<S>> Walk<'_, S, F> {
             Decision::MoveLocal => self.move_local(level, at, three, sides),
             Decision::MoveRemote => self.move_remote(level, at, three, &sides),
             Decision::Descend => self.descend(level, at, three, sides),
+        }
+    }
+
+    /// Whether a name has to wait: something here may have changed of which this round does not know. Folders that both
+    /// sides have are gone into all the same, and each of their names is asked about.
+    fn has_to_wait(
+        &self,
+        level: &Level<'_>,
+        at: &[u8],
+        three: &Three<'_>,
+        sides: &Sides,
+        decision: Decision,
+    ) -> bool {
+        let later = self.job.later;
+        let is_unseen = level.local == Local::Trusted && later.has(at);
+        let mode_of = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.metadata.mode);
+        let is_folder = |entry: &Entry| parts_of(entry).is_some();
+        match decision {
+            Decision::Agreed => false,
+            Decision::Descend if sides.remote.as_ref().is_some_and(is_folder) => {
+                is_unseen && mode_of(&sides.base) != mode_of(&sides.remote)
+            }
+            Decision::Descend => is_unseen || later.has_below(&join(at, three.name)),
+            _ => is_unseen,
         }
     }
 

@@ -40,6 +40,7 @@ pub use round::{Round, RoundOutcome, SyncJob, SyncStats, first_tree, run};
 pub use state::{State, StateError};
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use crate::tree::TreeError;
 use crate::writer::WriteError;
@@ -95,6 +96,19 @@ impl Dirty {
             .is_some_and(|path| path.starts_with(&below))
     }
 
+    /// What of it is a folder, or lies below it.
+    pub(crate) fn at_and_below(&self, at: &[u8]) -> BTreeSet<Vec<u8>> {
+        let Self::Folders(set) = self else {
+            return BTreeSet::new();
+        };
+        let mut below = at.to_vec();
+        below.push(b'/');
+        let inside = set
+            .range(below.clone()..)
+            .take_while(|path| path.starts_with(&below));
+        inside.chain(set.get(at)).cloned().collect()
+    }
+
     /// Names in the folder on the way to what has to be listed below it.
     pub(crate) fn ways_from(&self, at: &[u8]) -> BTreeSet<&[u8]> {
         let Self::Folders(set) = self else {
@@ -113,9 +127,43 @@ impl Dirty {
             .collect()
     }
 
+    /// The first so many that come after a path, going round at the end, and the others. What is everything is not parted.
+    pub fn part(self, most: usize, after: &[u8]) -> (Self, Self) {
+        let Self::Folders(set) = self else {
+            return (self, Self::none());
+        };
+        if set.len() <= most {
+            return (Self::Folders(set), Self::none());
+        }
+        let beyond = set.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded));
+        let around = set.range::<[u8], _>((Bound::Unbounded, Bound::Included(after)));
+        let first: BTreeSet<Vec<u8>> = beyond.chain(around).take(most).cloned().collect();
+        let rest = set.difference(&first).cloned().collect();
+        (Self::Folders(first), Self::Folders(rest))
+    }
+
+    /// How many folders have to be listed; `None`: all.
+    pub fn count(&self) -> Option<usize> {
+        match self {
+            Self::All => None,
+            Self::Folders(set) => Some(set.len()),
+        }
+    }
+
+    /// Nothing has to be listed.
+    pub const fn none() -> Self {
+        Self::Folders(BTreeSet::new())
+    }
+
     /// Whether nothing has to be listed.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Folders(set) if set.is_empty())
+    }
+
+    /// Both together.
+    pub fn with(mut self, other: Dirty) -> Self {
+        self.extend(other);
+        self
     }
 
     /// Adds another set.

@@ -26,7 +26,7 @@ use crate::report::{Cancel, Problems, Progress};
 use crate::repository::{Repository, RepositoryError, Staged};
 use crate::seal::ObjectType;
 use crate::sys::Status;
-use crate::tree::{ChunkSource, TreeSink, read_root};
+use crate::tree::{ChunkSource, TreeError, TreeSink, read_root};
 use crate::writer::{WriteError, Writer, Written};
 
 /// For how long a version of each minute stays, in milliseconds.
@@ -66,6 +66,8 @@ pub struct SyncJob {
     pub time: Millis,
     /// Where the folder may have changed.
     pub dirty: Dirty,
+    /// Where it may have changed, too, and is not looked at in this round: nothing is decided there.
+    pub later: Dirty,
 }
 
 /// Stores what a merge makes, through a writer that is started with the first chunk.
@@ -171,6 +173,31 @@ pub struct RoundOutcome {
     pub problems: Problems,
     /// Where something changed meanwhile: the next round has to look there.
     pub again: Dirty,
+    /// Where it was not looked because another device was faster: the next round has to.
+    pub left: Dirty,
+    /// How often another device was faster.
+    pub lost: u32,
+    /// Whether this device moved the head.
+    pub moved_head: bool,
+}
+
+impl RoundOutcome {
+    /// Adds what another part of the same round did.
+    pub fn add(&mut self, other: Self) {
+        let (one, more) = (&mut self.stats, other.stats);
+        one.sent += more.sent;
+        one.received += more.received;
+        one.removed += more.removed;
+        one.moved += more.moved;
+        one.conflicts += more.conflicts;
+        one.bytes_received += more.bytes_received;
+        one.bytes_stored += more.bytes_stored;
+        self.problems.extend(other.problems);
+        self.again.extend(other.again);
+        self.left.extend(other.left);
+        self.lost += other.lost;
+        self.moved_head |= other.moved_head;
+    }
 }
 
 /// Counts of a round.
@@ -223,6 +250,7 @@ pub fn run(
     state.begin()?;
     let was_put_back = rebase_if_put_back(repository, state, source, &mut reader);
     let was_put_back = was_put_back.inspect_err(|_| drop(state.abandon()))?;
+    let nothing = Dirty::none();
     let merge_job = MergeJob {
         device: &job.device_name,
         remote_device: &job.remote_device_name,
@@ -232,6 +260,7 @@ pub fn run(
         } else {
             &job.dirty
         },
+        later: if was_put_back { &nothing } else { &job.later },
         cancel,
     };
     let merged = merge(
@@ -309,17 +338,34 @@ fn rebase_if_put_back(
         })?;
         if state.knows_head(&object)? {
             if let Some(newest) = manifest.snapshots.last() {
-                let parts = read_root(newest.root, reader)?.parts;
-                common = Some((manifest.counter, parts));
+                match read_root(newest.root, reader) {
+                    Ok(root) => common = Some((manifest.counter, root.parts)),
+                    Err(error) if is_pruned(&error) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
             break;
         }
         at = manifest.previous;
     }
     let common = common.as_ref().map(|(counter, parts)| (*counter, parts));
-    rebase(state, common, reader)?;
+    match rebase(state, common, reader) {
+        // As if there were no such head any more.
+        Err(SyncError::Tree(error)) if is_pruned(&error) => rebase(state, None, reader)?,
+        done => done?,
+    }
     state.put_back_done()?;
     Ok(true)
+}
+
+/// Whether a tree of an older version cannot be read because somebody let go of it.
+fn is_pruned(error: &TreeError) -> bool {
+    matches!(
+        error,
+        TreeError::Read(
+            ReadError::UnknownChunk { .. } | ReadError::Source(SourceError::Missing { .. })
+        )
+    )
 }
 
 impl Round {
@@ -338,6 +384,11 @@ impl Round {
             .stage_version(snapshot.clone(), &drop, &self.written, sink)
             .map(Some)
             .map_err(SyncError::Repository)
+    }
+
+    /// Whether the vault lacks something of the merged tree, so that the head has to move.
+    pub fn differs(&self) -> bool {
+        self.snapshot.is_some()
     }
 
     /// The head moved, or names the merged tree already: what waited is the base now.
@@ -401,6 +452,9 @@ impl Round {
             },
             problems: notes.problems,
             again: Dirty::Folders(notes.again),
+            moved_head: self.snapshot.is_some(),
+            left: Dirty::none(),
+            lost: 0,
         })
     }
 }

@@ -70,6 +70,7 @@ impl World {
             remote_device_name: "the other".to_owned(),
             time: Millis(1_795_000_000_000),
             dirty,
+            later: Dirty::none(),
         };
         // A minute ahead, so that fresh files count as settled.
         let now = std::time::SystemTime::now()

@@ -52,6 +52,8 @@ struct World {
     now: i64,
     /// Every content that a person wrote, and whether a person destroyed it again.
     written: BTreeMap<Vec<u8>, bool>,
+    /// What a head took away of which its own device did not hear.
+    excused: BTreeSet<Vec<u8>>,
     trace: Vec<String>,
 }
 
@@ -88,6 +90,7 @@ impl World {
             moves: 0,
             now: 1_795_000_000_000,
             written: BTreeMap::new(),
+            excused: BTreeSet::new(),
             trace: Vec::new(),
         }
     }
@@ -263,6 +266,11 @@ impl World {
         let (base_counter, remote) = (self.counter, self.head.clone());
         let fuse = (!is_quiet && self.chance.percent(15)).then(|| self.chance.below(12) as u32);
         let mut dirty = std::mem::take(&mut self.devices[number].dirty);
+        let mut later = Dirty::none();
+        if !is_quiet && self.chance.percent(30) {
+            (dirty, later) = dirty.part(1 + self.chance.below(3), b"a");
+            self.devices[number].dirty = later.clone();
+        }
         let cancel = Cancel::default();
         let name = self.devices[number].name.clone();
         let mut sink = self.chunks.clone();
@@ -278,13 +286,14 @@ impl World {
                 let common = common.map(|(counter, _, parts)| (counter, parts));
                 rebase(&mut device.state, common, &mut source).unwrap();
                 device.state.put_back_done().unwrap();
-                dirty = Dirty::All;
+                (dirty, later) = (Dirty::All, Dirty::none());
             }
             let job = MergeJob {
                 device: &name,
                 remote_device: "other",
                 now: Millis(self.now + device.skew_ms),
                 dirty: &dirty,
+                later: &later,
                 cancel: &cancel,
             };
             merge(
@@ -322,6 +331,9 @@ impl World {
                 self.note(format!("d{number} is late"));
                 self.devices[number].state.abandon().unwrap();
                 self.devices[number].dirty.extend(dirty);
+                if self.chance.percent(50) {
+                    self.receive(number);
+                }
                 return false;
             }
             self.head = Some(merged.parts.clone());
@@ -332,6 +344,7 @@ impl World {
             self.note(format!("d{number} moves the head to {}", self.counter));
             if !is_quiet && self.chance.percent(5) {
                 self.note(format!("d{number} does not hear of it"));
+                self.excuse_what_went();
                 return self.crash(number);
             }
         }
@@ -367,6 +380,67 @@ impl World {
             applied.put, applied.removed, applied.moved, merged.notes.conflicts
         ));
         is_done && applied == Applied::default()
+    }
+
+    /// A device that lost the head takes what the new one names, where nothing changed in its folder.
+    fn receive(&mut self, number: usize) {
+        let remote = self.head.clone();
+        let dirty = self.devices[number].dirty.clone();
+        let cancel = Cancel::default();
+        let name = self.devices[number].name.clone();
+        let (mut sink, mut source) = (self.chunks.clone(), self.chunks.clone());
+        let (now, head) = (self.now, self.heads.last());
+        let head = head.map(|(counter, name, _)| (*counter, *name));
+        let device = &mut self.devices[number];
+        device.state.begin().unwrap();
+        let is_put_back = device.state.is_put_back().unwrap();
+        let job = MergeJob {
+            device: &name,
+            remote_device: "other",
+            now: Millis(now + device.skew_ms),
+            dirty: &Dirty::none(),
+            later: &dirty,
+            cancel: &cancel,
+        };
+        let (folder, state) = (&mut device.folder, &mut device.state);
+        let merged = merge(folder, state, &mut sink, &mut source, remote.as_ref(), &job);
+        let Ok(mut merged) = merged else {
+            self.crash(number);
+            return;
+        };
+        if merged.differs || is_put_back {
+            assert!(is_put_back || remote.is_none(), "nothing is decided here");
+            device.state.abandon().unwrap();
+            return;
+        }
+        let applied = merged.apply(folder, state, &mut source, &Quiet, &cancel, head);
+        let Ok(applied) = applied else {
+            self.note(format!("d{number} crashes while it applies"));
+            self.crash(number);
+            return;
+        };
+        device.state.end().unwrap();
+        device.dirty.extend(Dirty::Folders(merged.notes.again));
+        self.note(format!(
+            "d{number} received {} {} {}",
+            applied.put, applied.removed, applied.moved
+        ));
+    }
+
+    /// What the newest head has no more: whoever does not hear of it may find out in a version alone.
+    fn excuse_what_went(&mut self) {
+        let Some((_, _, before)) = self.heads.iter().rev().nth(1) else {
+            return;
+        };
+        let (before, now) = (self.tree_of(before), self.tree());
+        let now: BTreeSet<&Content> = now.values().map(|(content, _)| content).collect();
+        for (content, _) in before.values() {
+            if let Content::File(bytes) = content
+                && !now.contains(content)
+            {
+                self.excused.insert(bytes.clone());
+            }
+        }
     }
 
     fn crash(&mut self, number: usize) -> bool {
@@ -556,14 +630,16 @@ impl World {
 
     /// Whether something is in an older version alone, and may be: a device that crashes after it removed a file, and
     /// before it records that, takes what somebody puts in its place for a change of the old file, if the old
-    /// file comes back elsewhere meanwhile. And after a cell was put back, a device that had followed a removal which the
-    /// cell lost removes again, also where its author has taken that back.
+    /// file comes back elsewhere meanwhile. One that does not hear that its removal arrived, and whose file comes back to
+    /// its name, takes it for one that never left, and what somebody put there for a change of it. And after a cell was
+    /// put back, a device that had followed a removal which the cell lost removes again, also where its author has
+    /// taken that back.
     fn is_only_a_version(&self, bytes: &[u8]) -> bool {
         let has_crashed = self.trace.iter().any(|line| {
             line.ends_with("crashes while it applies") || line.contains("is put back to")
         });
         let content = Content::File(bytes.to_vec());
-        has_crashed
+        (has_crashed || self.excused.contains(bytes))
             && self.heads.iter().any(|(_, _, parts)| {
                 let tree = self.tree_of(parts);
                 tree.values().any(|(other, _)| *other == content)

@@ -81,7 +81,7 @@ impl Locate for Chunks {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Content {
     File(Vec<u8>),
     Link(Vec<u8>),
