@@ -15,7 +15,7 @@ use serde_json::json;
 use super::contenders::{Server, candor};
 use super::log::{Measured, measurement};
 use super::measure;
-use crate::e2e;
+use crate::bench;
 use crate::sys::{self, Doing, Failure, Outcome};
 
 /// The test that measures.
@@ -74,15 +74,8 @@ impl Part {
 
 /// Measures, prints the table, and fails where a flood reaches the neighbour.
 pub(crate) fn run(options: &CellOptions) -> Outcome {
-    let program = match &options.candor {
-        Some(program) => std::path::absolute(program)?,
-        None => e2e::build()?,
-    };
-    let directory = match &options.dir {
-        Some(directory) => std::path::absolute(directory)?,
-        None => sys::target_dir().join("bench"),
-    };
-    fs::create_dir_all(&directory)?;
+    let program = bench::program(options.candor.as_deref())?;
+    let directory = bench::place(options.dir.as_deref())?;
     let measured = of_program(&program, &directory, options)?;
     if let Some(file) = &options.out {
         let lines: Vec<_> = measured

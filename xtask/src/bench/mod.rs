@@ -144,17 +144,28 @@ pub(crate) fn run_short() -> Outcome {
     Ok(())
 }
 
-fn run_backup(options: &BackupOptions) -> Outcome<Report> {
-    let program = match &options.candor {
-        Some(program) => std::path::absolute(program)?,
-        None if options.without_candor => PathBuf::new(),
-        None => e2e::build()?,
-    };
-    let parent = match &options.dir {
+/// The program that is measured: the one that is given, or one that is built now.
+fn program(given: Option<&Path>) -> Outcome<PathBuf> {
+    given.map_or_else(e2e::build, |program| Ok(std::path::absolute(program)?))
+}
+
+/// The directory in which is measured, which is made if it is not there.
+fn place(given: Option<&Path>) -> Outcome<PathBuf> {
+    let place = match given {
         Some(directory) => std::path::absolute(directory)?,
         None => sys::target_dir().join("bench"),
     };
-    fs::create_dir_all(&parent)?;
+    fs::create_dir_all(&place)?;
+    Ok(place)
+}
+
+fn run_backup(options: &BackupOptions) -> Outcome<Report> {
+    let program = if options.without_candor {
+        PathBuf::new()
+    } else {
+        program(options.candor.as_deref())?
+    };
+    let parent = place(options.dir.as_deref())?;
     let work = tempfile::Builder::new()
         .prefix("run-")
         .tempdir_in(&parent)?;

@@ -20,7 +20,7 @@ use super::measure::{self, Usage};
 use super::mutate::Noise;
 use super::report::{aligned, median};
 use super::{must_be_same, peers};
-use crate::e2e;
+use crate::bench;
 use crate::sys::{self, Doing, Failure, Outcome};
 use pairs::{Candor, Pair, Syncthing};
 
@@ -136,15 +136,8 @@ pub(crate) fn run_short() -> Outcome {
 }
 
 fn measure_all(options: &SyncOptions) -> Outcome<Vec<Contender>> {
-    let program = match &options.candor {
-        Some(program) => std::path::absolute(program)?,
-        None => e2e::build()?,
-    };
-    let parent = match &options.dir {
-        Some(directory) => std::path::absolute(directory)?,
-        None => sys::target_dir().join("bench"),
-    };
-    fs::create_dir_all(&parent)?;
+    let program = bench::program(options.candor.as_deref())?;
+    let parent = bench::place(options.dir.as_deref())?;
     let work = tempfile::Builder::new()
         .prefix("sync-")
         .tempdir_in(&parent)?;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::pairs::{Candor, Pair};
 use super::{count, is_same, peak_of_devices, used};
+use crate::bench;
 use crate::bench::mutate::Noise;
-use crate::e2e;
 use crate::sys::{self, Doing, Failure, Outcome};
 
 /// How much memory a device may need, in bytes.
@@ -63,15 +63,8 @@ pub(crate) fn run_short() -> Outcome {
 
 /// Changes both sides, waits, and fails unless they are the same.
 pub(crate) fn run(options: &ChurnOptions) -> Outcome {
-    let program = match &options.candor {
-        Some(program) => std::path::absolute(program)?,
-        None => e2e::build()?,
-    };
-    let parent = match &options.dir {
-        Some(directory) => std::path::absolute(directory)?,
-        None => sys::target_dir().join("bench"),
-    };
-    fs::create_dir_all(&parent)?;
+    let program = bench::program(options.candor.as_deref())?;
+    let parent = bench::place(options.dir.as_deref())?;
     let work = tempfile::Builder::new()
         .prefix("churn-")
         .tempdir_in(&parent)?;
