@@ -137,10 +137,10 @@ pub(crate) enum Top {
 }
 
 impl Top {
-    /// Whether the command may stay for long, or has much in memory.
+    /// Whether the command stays until it is stopped, and works on and on.
     #[cfg(feature = "device")]
     pub(crate) const fn lasts(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Backup(_) | Self::Sync(_))
+        matches!(self, Self::Up(args) if !args.once)
     }
 
     /// Whether the command is about this device or a cell on it. What checks files of others needs neither.

@@ -511,6 +511,15 @@ pub(crate) enum BackupCommand {
         after_help = "Example:\n  candor backup restore latest --to ~/restored\n  candor backup restore documents:latest Documents/letter.txt --to /tmp/letter"
     )]
     Restore(RestoreArgs),
+    /// Show all snapshots as folders, read-only, until it is stopped
+    #[command(
+        after_help = "Example:\n  mkdir ~/snapshots\n  candor backup mount ~/snapshots\n\nEach set has a folder with one folder for each snapshot, named by its time (UTC), and `latest`. Ctrl-C ends it, and so does `umount`."
+    )]
+    Mount {
+        /// An empty folder.
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        at: PathBuf,
+    },
     /// Check that everything is there and can be read
     #[command(after_help = "Example:\n  candor backup check --read-data")]
     Check {

@@ -36,6 +36,9 @@ fn resolved(mut command: BackupCommand) -> Outcome<BackupCommand> {
             args.to =
                 std::path::absolute(&args.to).doing(|| "find the current folder".to_owned())?;
         }
+        BackupCommand::Mount { at } => {
+            *at = std::path::absolute(&*at).doing(|| "find the current folder".to_owned())?;
+        }
         _ => {}
     }
     Ok(command)
@@ -87,6 +90,7 @@ fn run_through(app: &App, door: &mut Door, command: BackupCommand) -> Outcome {
         BackupCommand::Find { glob } => list(app, door, Command::BackupFind { glob }),
         BackupCommand::Diff { a, b } => list(app, door, Command::BackupDiff { a, b }),
         BackupCommand::Restore(args) => restore(app, door, &args),
+        BackupCommand::Mount { at } => mount(app, door, &at),
         BackupCommand::Check { read_data } => check(app, door, read_data),
         BackupCommand::Forget(args) => forget(app, door, args),
         BackupCommand::Prune { set, max_unused } => prune(app, door, set, max_unused),
@@ -223,6 +227,11 @@ fn restore(app: &App, door: &mut Door, args: &RestoreArgs) -> Outcome {
     object(&app.ui, "restored", &restored)?;
     app.ui.data(&views::restored(&restored))?;
     partial(restored.problems, "restored")
+}
+
+fn mount(app: &App, door: &mut Door, at: &Path) -> Outcome {
+    let at = PathText::from_path(at);
+    execute(app, door, Command::BackupMount { at }).map(drop)
 }
 
 fn check(app: &App, door: &mut Door, read_data: bool) -> Outcome {

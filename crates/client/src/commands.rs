@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::path_text::PathText;
 
 /// The version of these types; both ends of a socket must have the same.
-pub const COMMANDS_VERSION: u32 = 7;
+pub const COMMANDS_VERSION: u32 = 8;
 
 /// A request to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +138,11 @@ pub enum Command {
         to: PathText,
         /// Restore setuid, setgid and device nodes too.
         privileged: bool,
+    },
+    /// Shows all snapshots as folders, read-only, until it is stopped or unmounted (errand: restore).
+    BackupMount {
+        /// Absolute path of an empty folder.
+        at: PathText,
     },
     /// Checks that everything is there (errand: verify).
     BackupCheck {

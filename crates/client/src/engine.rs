@@ -245,6 +245,7 @@ impl Engine {
                 to,
                 privileged,
             } => self.backup_restore(&snapshot, &paths, &to, privileged, events, cancel),
+            Command::BackupMount { at } => self.backup_mount(&at, events, cancel),
             Command::BackupCheck { read_data } => self.backup_check(read_data, events, cancel),
             Command::BackupForget {
                 snapshots,
@@ -483,6 +484,11 @@ impl Engine {
         cancel: &Cancel,
     ) -> Result<VaultHold<'_>, Failure> {
         self.vaults.hold(vault, cancel)
+    }
+
+    /// Whether nobody works on a vault just now.
+    pub(crate) fn is_free(&self, vault: VaultId) -> bool {
+        !lock(&self.vaults.held).contains(&vault)
     }
 
     /// Registers a run of a set, unless one is at work.

@@ -19,6 +19,8 @@ pub mod keystore;
 pub mod ledger;
 mod log;
 pub mod memory;
+mod mount;
+mod mount_flow;
 pub mod path_text;
 pub mod phrase;
 pub mod receipt;

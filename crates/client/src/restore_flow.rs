@@ -152,6 +152,11 @@ impl<'e> Session<'e> {
         Ok(Held::new(hold, open))
     }
 
+    /// Whether nobody works on a vault just now.
+    pub(crate) fn is_free(&self, vault: VaultId) -> bool {
+        self.engine.is_free(vault)
+    }
+
     /// Restores from a vault that is open.
     pub(crate) fn restore(
         &self,

@@ -9,7 +9,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use candor_wire::ids::CellId;
-use candor_wire::time::{DAY_MS, Millis};
+use candor_wire::time::{DAY_MS, Millis, date_of};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
@@ -128,6 +128,9 @@ fn key_pair(pkcs8: &[u8]) -> Result<KeyPair, rcgen::Error> {
     KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(pkcs8), &rcgen::PKCS_ED25519)
 }
 
+/// The 31st of December 9999, in days since 1970-01-01.
+const LAST_DAY: i64 = 2_932_896;
+
 /// Sets both ends of a certificate's life, to whole days (UTC).
 fn set_life(leaf: &mut CertificateParams, now: Millis) {
     let day = now.0.div_euclid(DAY_MS);
@@ -137,25 +140,9 @@ fn set_life(leaf: &mut CertificateParams, now: Millis) {
     leaf.not_after = rcgen::date_time_ymd(to_year, to_month, to_day);
 }
 
-/// Year, month and day of a day since 1970-01-01 in the Gregorian calendar. Days that a certificate
-/// cannot name are taken for the nearest that it can, which are 1970 and 9999.
-///
-/// A year is taken to begin in March, so that the leap day is its last; 400 years have 146,097 days.
+/// The date of a day since 1970-01-01, as a certificate can name it: not before 1970, and not after 9999.
 fn civil(day: i64) -> (i32, u8, u8) {
-    // 9999-12-31 is day 2,932,896.
-    let from_march = day.clamp(0, 2_932_896) + 719_468;
-    let (era, day_of_era) = (from_march / 146_097, from_march % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march_month + 2) / 5 + 1;
-    let month = if from_march_month < 10 {
-        from_march_month + 3
-    } else {
-        from_march_month - 9
-    };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    let (year, month, day) = date_of(day.clamp(0, LAST_DAY));
     let small = |number: i64| u8::try_from(number).unwrap_or(1);
     (
         i32::try_from(year).unwrap_or(9999),

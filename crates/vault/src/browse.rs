@@ -79,7 +79,8 @@ fn look_up(
     Ok(Some(found))
 }
 
-fn find_name(
+/// The entry of a name; `None` too for one whose name no directory may hold.
+pub(crate) fn find_name(
     parts: References,
     name: &[u8],
     source: &mut dyn ChunkSource,

@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use candor_wire::DeviceId;
 use candor_wire::time::DAY_MS;
+use candor_wire::{DeviceId, Millis};
 
 use crate::manifest::{SnapshotEntry, SnapshotId};
 
@@ -59,26 +59,8 @@ impl KeepRules {
 
 /// The month of a time, counted from year 0.
 fn month(time: i64) -> i64 {
-    let (year, month, _) = date_of(time);
-    year * 12 + month - 1
-}
-
-/// Year, month and day of a time, UTC. The proleptic Gregorian calendar, by whole 400-year eras that begin in March, so
-/// that the leap day ends a year.
-pub(crate) fn date_of(time: i64) -> (i64, i64, i64) {
-    const DAYS_PER_ERA: i64 = 146_097;
-    // From the 1st of March of year 0 to the 1st of January 1970.
-    const EPOCH_DAYS: i64 = 719_468;
-    let days = time.div_euclid(DAY_MS) + EPOCH_DAYS;
-    let (era, day_of_era) = (days.div_euclid(DAYS_PER_ERA), days.rem_euclid(DAYS_PER_ERA));
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March on have 31, 30, 31, 30, 31 days, and again.
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12 + 1;
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+    let date = Millis(time).calendar();
+    date.year * 12 + date.month - 1
 }
 
 /// The snapshots that no rule keeps, in the order in which they are listed. Without any rule: none.
@@ -122,7 +104,6 @@ pub fn superfluous(snapshots: &[SnapshotEntry], rules: &KeepRules) -> Vec<Snapsh
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
-    use candor_wire::Millis;
 
     use super::*;
     use crate::chunk::ChunkId;

@@ -332,14 +332,14 @@ impl<'a> Reader<'a> {
 }
 
 /// The items used last, within a number of bytes. A handful of items, so a linear search will do.
-struct Recent<K, V> {
+pub(crate) struct Recent<K, V> {
     items: VecDeque<(K, usize, V)>,
     bytes: usize,
     limit_bytes: usize,
 }
 
 impl<K: PartialEq, V> Recent<K, V> {
-    fn new(limit_bytes: usize) -> Self {
+    pub(crate) fn new(limit_bytes: usize) -> Self {
         Self {
             items: VecDeque::new(),
             bytes: 0,
@@ -347,7 +347,8 @@ impl<K: PartialEq, V> Recent<K, V> {
         }
     }
 
-    fn get(&mut self, key: &K) -> Option<&V> {
+    /// The value, which counts as used now.
+    pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
         let at = self.items.iter().position(|(known, ..)| known == key)?;
         if at > 0 {
             let item = self.items.remove(at)?;
@@ -356,7 +357,8 @@ impl<K: PartialEq, V> Recent<K, V> {
         self.items.front().map(|(.., value)| value)
     }
 
-    fn insert(&mut self, key: K, bytes: usize, value: V) {
+    /// Keeps a value, and drops those used longest ago; the newest one always stays.
+    pub(crate) fn insert(&mut self, key: K, bytes: usize, value: V) {
         self.items.push_front((key, bytes, value));
         self.bytes += bytes;
         while self.bytes > self.limit_bytes && self.items.len() > 1 {

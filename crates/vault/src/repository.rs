@@ -244,6 +244,16 @@ impl Repository {
         &self.index
     }
 
+    /// The keys, for a reader that outlives the repository.
+    pub(crate) fn shared_keys(&self) -> Arc<VaultKeys> {
+        Arc::clone(self.sealer.keys())
+    }
+
+    /// The index, for a reader that outlives the repository.
+    pub(crate) fn shared_index(&self) -> Arc<Index> {
+        Arc::clone(&self.index)
+    }
+
     /// Where random bytes come from.
     pub fn entropy(&self) -> &dyn Entropy {
         self.sealer.entropy().as_ref()

@@ -216,7 +216,10 @@ fn ends_part(name: &[u8]) -> bool {
     (hash ^ hash >> 16) % PART_SPLIT_NAMES == 0
 }
 
-fn fetch_exact(reference: Reference, source: &mut dyn ChunkSource) -> Result<Bytes, TreeError> {
+pub(crate) fn fetch_exact(
+    reference: Reference,
+    source: &mut dyn ChunkSource,
+) -> Result<Bytes, TreeError> {
     let bytes = source.fetch(reference.id).map_err(TreeError::Read)?;
     if bytes.len() != reference.length as usize {
         return Err(TreeError::Length {

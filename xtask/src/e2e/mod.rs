@@ -12,7 +12,10 @@ mod elsewhere;
 mod full_disk;
 mod kills;
 mod log;
+mod mount;
 mod namespace;
+mod python;
+mod reader;
 mod round_trip;
 mod scan;
 mod schemathesis;
@@ -52,6 +55,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "awkward-tree",
         shows: "every awkward kind of file comes back exactly",
         run: round_trip::awkward_tree,
+    },
+    Scenario {
+        name: "mounted",
+        shows: "mounted snapshots are the same as their source, and nothing of them can be changed",
+        run: mount::shows_what_was_backed_up,
+    },
+    Scenario {
+        name: "second-reader",
+        shows: "a program written from the documents alone restores everything with the phrase and the cell's directory",
+        run: reader::restores_with_the_phrase_alone,
     },
     Scenario {
         name: "canary",

@@ -18,12 +18,16 @@ const REAL_TREE_FILES: usize = 300;
 
 /// A tree that people made, not this program: sources, documents or the whole of linux.
 pub(super) fn real_tree(world: &World) -> Outcome {
-    let source = match &world.tree {
-        Some(tree) => tree.clone(),
-        None if world.full => corpus::linux_source(&corpus::default_directory()?)?,
-        None => small_real_tree(&world.path("sources"))?,
-    };
-    round_trip(world, &source, With::DiffAndRsync)
+    round_trip(world, &real_source(world)?, With::DiffAndRsync)
+}
+
+/// The tree that was asked for: that of the command line, linux, or a smaller one.
+pub(super) fn real_source(world: &World) -> Outcome<PathBuf> {
+    match &world.tree {
+        Some(tree) => Ok(tree.clone()),
+        None if world.full => corpus::linux_source(&corpus::default_directory()?),
+        None => small_real_tree(&world.path("sources")),
+    }
 }
 
 /// Every awkward kind of file.

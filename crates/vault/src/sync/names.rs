@@ -21,13 +21,7 @@ pub(crate) fn conflict_name(name: &[u8], device: &str, time: Millis, attempt: u3
         .filter(|&at| at > 0 && name.len() - at <= ENDING_MAX_BYTES)
         .unwrap_or(name.len());
     let (stem, ending) = name.split_at(split);
-    let (year, month, day) = crate::keep::date_of(time.0);
-    let second_of_day = time.0.rem_euclid(candor_wire::time::DAY_MS) / 1000;
-    let (hour, minute, second) = (
-        second_of_day / 3600,
-        second_of_day / 60 % 60,
-        second_of_day % 60,
-    );
+    let when = time.calendar();
     let device: String = device
         .chars()
         .map(|c| if c == '/' || c.is_control() { '_' } else { c })
@@ -37,7 +31,8 @@ pub(crate) fn conflict_name(name: &[u8], device: &str, time: Millis, attempt: u3
         })
         .collect();
     let mut mark = format!(
-        "{CONFLICT_MARK}{device} {year:04}-{month:02}-{day:02} {hour:02}{minute:02}{second:02}"
+        "{CONFLICT_MARK}{device} {:04}-{:02}-{:02} {:02}{:02}{:02}",
+        when.year, when.month, when.day, when.hour, when.minute, when.second
     );
     if attempt > 0 {
         mark.push_str(&format!(" {}", attempt + 1));
