@@ -18,6 +18,7 @@
 mod append;
 mod joining;
 mod labels;
+mod opening;
 mod pins;
 mod renew;
 mod writer;
@@ -45,8 +46,10 @@ use self::append::{append_as, try_append_as};
 pub(crate) use self::joining::{Linked, join, random_of};
 pub use self::labels::label;
 use self::labels::label_of;
+pub use self::opening::open_keys;
+use self::opening::{open_all, open_newest};
 pub(crate) use self::pins::{pins, revocation};
-use self::renew::{join_epochs, open_all, open_newest};
+use self::renew::join_epochs;
 pub(crate) use self::renew::{next_batch, renewals};
 pub use self::writer::WRITER_VAULTS;
 use self::writer::give_vaults;
@@ -616,46 +619,6 @@ async fn read_on(api: &Api, chain: &mut Chain, memory: &Memory) -> Result<(), Ac
     }
     memory.remember_chain(chain.view())?;
     Ok(())
-}
-
-/// Opens the newest keys of every scope with this device's key, where the key store does not hold
-/// them yet. Returns whether there were any; the caller saves the key store then.
-///
-/// A key that is held already must be the one that the chain announces: what is sealed under another
-/// one could be opened by nobody else, and not with the phrase.
-pub fn open_keys(chain: &Chain, keys: &mut KeyStore) -> Result<bool, AccountError> {
-    let mut is_new = false;
-    for scope in std::iter::once(None).chain(chain.view().vaults().map(Some)) {
-        let Some(record) = chain.view().epoch(scope) else {
-            continue;
-        };
-        if let Some(held) = keys
-            .keys(scope)
-            .filter(|held| held.newest() >= record.epoch)
-        {
-            if !epochs::is_announced(chain.account(), record, held) {
-                return Err(EpochError::Rejected.into());
-            }
-            continue;
-        }
-        match epochs::open(
-            chain.account(),
-            record,
-            Some(keys.device()),
-            keys.agreement(),
-        ) {
-            Ok(opened) => {
-                keys.put_keys(opened);
-                is_new = true;
-            }
-            // Membership is per vault: another device's vault need not be this one's. A key that does not open was
-            // wrapped so by a device of the account, whose signature was checked: that keeps this one out of the
-            // scope, and out of nothing else.
-            Err(EpochError::NotRecipient | EpochError::Rejected) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(is_new)
 }
 
 /// Lets go of the keys of epochs that a restored cell lost, so that another device may begin epochs of

@@ -391,6 +391,73 @@ fn open_record(
     recipient: Option<DeviceId>,
     secret: &AgreementSecret,
 ) -> Result<ScopeKeys, EpochError> {
+    let newest = open_wrap(account, record, recipient, secret)?;
+    let mut keys = open_earlier(&account, record, &newest)?;
+    keys.push(newest);
+    ScopeKeys::new(record.vault, keys).ok_or(EpochError::Rejected)
+}
+
+/// What is known of a scope's earlier epochs, from elsewhere than the record that is opened.
+pub struct Known<'a> {
+    /// Keys that this device holds.
+    pub held: Option<&'a ScopeKeys>,
+    /// The public key of an epoch, as its own record on the chain announces it.
+    pub announced: &'a dyn Fn(u32) -> Option<[u8; AGREEMENT_PUBLIC_BYTES]>,
+}
+
+/// [`open`], for a record of a chain. Whoever states an epoch also states, sealed, the keys of all earlier ones, and may
+/// be a stolen device. So a key that is held stays, and any other has to be the one whose public key its own record
+/// announced: else one statement could take everybody's old keys away.
+pub fn open_next(
+    account: AccountId,
+    record: &EpochRecord,
+    recipient: Option<DeviceId>,
+    secret: &AgreementSecret,
+    known: &Known<'_>,
+) -> Result<ScopeKeys, EpochError> {
+    let opened = open_next_record(account, record, recipient, secret, known);
+    scrub_stack();
+    opened
+}
+
+#[inline(never)]
+fn open_next_record(
+    account: AccountId,
+    record: &EpochRecord,
+    recipient: Option<DeviceId>,
+    secret: &AgreementSecret,
+    known: &Known<'_>,
+) -> Result<ScopeKeys, EpochError> {
+    let newest = open_wrap(account, record, recipient, secret)?;
+    let is_announced = |epoch, key: &EpochKey| {
+        let pair = epoch_pair(&account, record.vault, epoch, key);
+        (known.announced)(epoch) == Some(pair.public())
+    };
+    let held = |epoch| {
+        let key = known.held.and_then(|held| held.get(epoch))?;
+        is_announced(epoch, key).then(|| EpochKey::from_bytes(key.as_bytes()))
+    };
+    let mut keys: Vec<EpochKey> = (1..record.epoch).map_while(held).collect();
+    if keys.len() + 1 < record.epoch as usize {
+        let earlier = open_earlier(&account, record, &newest)?;
+        for (epoch, key) in (1..).zip(earlier).skip(keys.len()) {
+            if !is_announced(epoch, &key) {
+                return Err(EpochError::Rejected);
+            }
+            keys.push(key);
+        }
+    }
+    keys.push(newest);
+    ScopeKeys::new(record.vault, keys).ok_or(EpochError::Rejected)
+}
+
+/// The key of the record's own epoch.
+fn open_wrap(
+    account: AccountId,
+    record: &EpochRecord,
+    recipient: Option<DeviceId>,
+    secret: &AgreementSecret,
+) -> Result<EpochKey, EpochError> {
     if !record.is_well_formed() || record.epoch > EPOCHS_MAX {
         return Err(EpochError::Rejected);
     }
@@ -406,9 +473,7 @@ fn open_record(
     if pair.public() != record.public {
         return Err(EpochError::Rejected);
     }
-    let mut keys = open_earlier(&account, record, &newest)?;
-    keys.push(newest);
-    ScopeKeys::new(record.vault, keys).ok_or(EpochError::Rejected)
+    Ok(newest)
 }
 
 fn wrap(

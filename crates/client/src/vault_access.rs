@@ -69,6 +69,16 @@ pub(crate) fn disagreement() -> Failure {
     .with_hint("do not go on with this cell before you know why; nothing was written")
 }
 
+/// A signed head and the manifest that it names say the same about themselves.
+fn must_fit(repository: &Repository, head: Option<&KnownHead>) -> Result<(), Failure> {
+    let manifest = repository.manifest();
+    let fits = match head {
+        Some(head) => (manifest.counter, manifest.epoch) == (head.counter, head.epoch),
+        None => manifest.counter == 0,
+    };
+    if fits { Ok(()) } else { Err(disagreement()) }
+}
+
 impl Engine {
     /// Reads the vault's head and checks signature, place and that it is not older than what this
     /// device saw. It is remembered, durably, before this returns.
@@ -83,6 +93,7 @@ impl Engine {
             if let Some((asked, entry)) = view.erasure_of(Some(&vault)) {
                 return Err(erase_flow::erased(asked, entry));
             }
+            view.check_no_head(&vault)?;
             self.memory.check_head(&vault, None)?;
             return Ok(None);
         };
@@ -100,6 +111,9 @@ impl Engine {
             epoch: head.epoch,
             is_run: head.runs.is_some(),
         };
+        if !known.is_run && !self.has_epoch(api, view, vault, known.epoch)? {
+            return Err(disagreement());
+        }
         let seen = known.seen(vault);
         self.memory.check_successor(&seen, head.previous.as_ref())?;
         if known.is_run && self.facts.role == Role::Full {
@@ -107,6 +121,23 @@ impl Engine {
         }
         self.memory.remember_head(seen)?;
         Ok(Some(known))
+    }
+
+    /// Whether a vault has an epoch of that number. Another device may have begun it just now: then the chain is
+    /// read once more. A head with a number that nobody began would make every later one look older.
+    fn has_epoch(
+        &self,
+        api: &Api,
+        view: &ChainView,
+        vault: VaultId,
+        epoch: u32,
+    ) -> Result<bool, Failure> {
+        let newest = |view: &ChainView| view.epoch(Some(vault)).map_or(0, |record| record.epoch);
+        if epoch <= newest(view) {
+            return Ok(true);
+        }
+        self.sync_chain(api)?;
+        Ok(epoch <= newest(&self.view()?))
     }
 
     /// Opens a vault over a connection whose chain was synced. A damaged local index is thrown away
@@ -143,9 +174,8 @@ impl Engine {
                 self.open_shared(&keys, manifest, &objects, events)?
             }
         };
-        if repository.manifest().counter != head.map_or(0, |head| head.counter) && writer.is_none()
-        {
-            return Err(disagreement());
+        if writer.is_none() {
+            must_fit(&repository, head.as_ref())?;
         }
         self.memory.remember_format(seal::FORMAT, seal::SUITE)?;
         let missing = if self.is_synced_vault(&vault) {
@@ -333,6 +363,7 @@ impl Engine {
                 Moved::Gone => {
                     let head = open.head.ok_or(RepositoryError::Outdated)?;
                     open.repository.advance(head.manifest, &*objects)?;
+                    must_fit(&open.repository, Some(&head))?;
                     return Ok(false);
                 }
             };
@@ -370,6 +401,7 @@ impl Engine {
             };
             open.head = Some(head);
             open.repository.advance(head.manifest, &*objects)?;
+            must_fit(&open.repository, Some(&head))?;
         }
         Err(too_slow())
     }

@@ -139,6 +139,9 @@ fn context(level: i32) -> Option<zstd::bulk::Compressor<'static>> {
     Some(context)
 }
 
+/// How a zstd frame begins (RFC 8878, section 3.1.1).
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
 thread_local! {
     /// One decompression context for each thread: making one costs more than a small frame.
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> =
@@ -154,6 +157,12 @@ pub fn decompress(
     out: &mut Vec<u8>,
 ) -> Result<(), FrameError> {
     if plaintext_bytes > FRAME_MAX_BYTES {
+        return Err(FrameError);
+    }
+    // One frame and nothing else: the library also takes several, and such as say nothing.
+    let is_one = stored.starts_with(&ZSTD_MAGIC)
+        && zstd::zstd_safe::find_frame_compressed_size(stored) == Ok(stored.len());
+    if !is_one {
         return Err(FrameError);
     }
     out.clear();

@@ -35,6 +35,9 @@ pub enum ManifestError {
     /// It is a manifest of another account or vault.
     #[error("the manifest belongs to another vault")]
     OtherVault,
+    /// It is sealed under another epoch than it names.
+    #[error("the manifest is sealed under other keys than it says")]
+    OtherEpoch,
     /// It has more snapshots than a vault may have.
     #[error("a vault holds at most {limit} snapshots; forget some before making more")]
     TooManySnapshots {

@@ -23,14 +23,13 @@ use candor_wire::limits::{HAS_MAX_IDS, RESCUED_MAX};
 
 use crate::chunk::ChunkId;
 use crate::index::{Index, IndexError, Place};
-use crate::manifest::{IndexReference, Manifest, SnapshotEntry, SnapshotId};
+use crate::manifest::{IndexReference, SnapshotEntry, SnapshotId};
 use crate::node::{Item, Kind, Reference, References};
 use crate::pack::Table;
 use crate::ports::{ObjectSink, ObjectSource, Presence, SourceError};
-use crate::reader::{ReadError, Reader, fetch_body};
+use crate::reader::{ReadError, Reader, fetch_manifest};
 use crate::report::{Cancel, Progress};
 use crate::repository::{Change, Repository, RepositoryError, Staged};
-use crate::seal::ObjectType;
 use crate::seen::{SeenSet, directory_key};
 use crate::tree::{self, ChunkSource, ReferenceReader, Step, TreeError, TreeWalk};
 use crate::writer::{WriteError, Writer};
@@ -602,15 +601,12 @@ fn walk_back(
         let Some(object) = previous.filter(|object| walked.insert(*object)) else {
             break;
         };
-        let keys = repository.keys();
-        let body = match fetch_body(keys, source, object, ObjectType::Manifest) {
-            Ok(body) => body,
+        let manifest = match fetch_manifest(repository.keys(), source, object) {
+            Ok(manifest) => manifest,
             // Older ones are gone by now, too.
             Err(ReadError::Source(SourceError::Missing { .. })) => break,
             Err(error) => return Err(error),
         };
-        let manifest = Manifest::decode(&body, keys.account(), keys.vault())
-            .map_err(|source| ReadError::Manifest { object, source })?;
         let mut before = Vec::new();
         for entry in manifest.snapshots {
             let id = entry.id;

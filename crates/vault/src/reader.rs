@@ -15,10 +15,10 @@ use crate::chunk::ChunkId;
 use crate::frame::{Codec, decompress};
 use crate::index::{Index, IndexError, Place};
 use crate::keys::VaultKeys;
-use crate::manifest::ManifestError;
+use crate::manifest::{Manifest, ManifestError};
 use crate::pack::{PackError, PackedChunk, Stream, Table, read_table};
 use crate::ports::{ObjectSource, SourceError};
-use crate::seal::{ObjectType, SealError, is_object_size, open_body, open_whole};
+use crate::seal::{ObjectType, SealError, epoch_of, is_object_size, open_body, open_whole};
 
 /// Most bytes of opened packs that a reader keeps: two full ones, so that walking a tree whose nodes
 /// lie in neighbouring packs does not fetch them again and again.
@@ -121,6 +121,24 @@ pub(crate) fn fetch_body(
         .map_err(|source| ReadError::Seal { object, source })?;
     bytes.truncate(body.end);
     Ok(bytes.split_off(body.start))
+}
+
+/// Fetches a manifest and checks that it is one of this vault, sealed under the epoch that it names.
+pub(crate) fn fetch_manifest(
+    keys: &VaultKeys,
+    source: &dyn ObjectSource,
+    object: ObjectId,
+) -> Result<Manifest, ReadError> {
+    let mut bytes = fetch(source, object)?;
+    let sealed_under = epoch_of(&bytes);
+    let body = open_body(keys, ObjectType::Manifest, &mut bytes)
+        .map_err(|source| ReadError::Seal { object, source })?;
+    let manifest = Manifest::decode(&bytes[body], keys.account(), keys.vault());
+    let manifest = manifest.and_then(|manifest| {
+        let is_same = sealed_under == Some(manifest.epoch);
+        is_same.then_some(manifest).ok_or(ManifestError::OtherEpoch)
+    });
+    manifest.map_err(|source| ReadError::Manifest { object, source })
 }
 
 /// A pack that was checked and opened. Holds its plaintext: at most 16 MiB.

@@ -22,7 +22,7 @@ use crate::manifest::{
 };
 use crate::merge::{Origin, Planned, plan};
 use crate::ports::{ObjectSink, ObjectSource, SinkError};
-use crate::reader::{ReadError, Reader, fetch_body};
+use crate::reader::{ReadError, Reader, fetch_body, fetch_manifest};
 use crate::runs;
 use crate::seal::{ObjectType, Sealer};
 use crate::writer::{WriteError, Writer, Written};
@@ -454,15 +454,7 @@ impl Repository {
 
     /// Makes the manifest in this object the vault's state.
     fn follow(&mut self, head: ObjectId, source: &dyn ObjectSource) -> Result<(), RepositoryError> {
-        let keys = self.keys();
-        let body =
-            fetch_body(keys, source, head, ObjectType::Manifest).map_err(RepositoryError::Read)?;
-        let manifest = Manifest::decode(&body, keys.account(), keys.vault()).map_err(|source| {
-            RepositoryError::Read(ReadError::Manifest {
-                object: head,
-                source,
-            })
-        })?;
+        let manifest = fetch_manifest(self.keys(), source, head).map_err(RepositoryError::Read)?;
         self.sync(&manifest, source)?;
         self.manifest = manifest;
         self.head = Some(head);

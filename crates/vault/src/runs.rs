@@ -20,9 +20,9 @@ use crate::index::Index;
 use crate::keys::{EpochKey, FIRST_EPOCH, RUNS_MAX, VaultKeys};
 use crate::manifest::{IndexReference, Manifest, SnapshotEntry};
 use crate::ports::{ObjectSource, SourceError};
-use crate::reader::{ReadError, fetch_body};
+use crate::reader::{ReadError, fetch_manifest};
 use crate::repository::{Repository, RepositoryError};
-use crate::seal::{ObjectType, Sealer};
+use crate::seal::Sealer;
 use crate::secret::SecretBytes;
 
 /// Where a write-only device stands before a run.
@@ -164,11 +164,8 @@ impl Repository {
         source: &dyn ObjectSource,
     ) -> Result<(), RepositoryError> {
         let keys = self.keys();
-        let (account, vault) = (keys.account(), keys.vault());
-        let body = fetch_body(keys, source, object, ObjectType::Manifest)
-            .map_err(RepositoryError::Read)?;
         let refused = |source| RepositoryError::Read(ReadError::Manifest { object, source });
-        let manifest = Manifest::decode(&body, account, vault).map_err(refused)?;
+        let manifest = fetch_manifest(keys, source, object).map_err(RepositoryError::Read)?;
         let known = &self.manifest().snapshots;
         let is_its_own = |entry: &SnapshotEntry| {
             entry.device == device && known.iter().all(|other| other.id != entry.id)

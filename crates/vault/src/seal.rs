@@ -462,6 +462,12 @@ pub struct Opener<A: Aead = Aes256Gcm> {
     plaintext: u64,
 }
 
+/// The epoch that an object's header names; whether it is true shows when the object opens.
+pub(crate) fn epoch_of(object: &[u8]) -> Option<u32> {
+    let epoch = object.get(6..)?.first_chunk::<4>()?;
+    Some(u32::from_be_bytes(*epoch))
+}
+
 impl<A: Aead> Opener<A> {
     /// Checks the header of an object that has `object_bytes` bytes in all.
     pub fn new(

@@ -21,6 +21,7 @@
 //! 8. An erased consent statement leaves a stub. A stub gives nothing. The stub of a withdrawal ends
 //!    *every* earlier grant: whoever hides what was withdrawn must not bring it back to life.
 
+mod consents;
 mod revoked;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use std::collections::BTreeMap;
 pub use self::revoked::{Revoked, VoidHead};
 use crate::cbor::{self, CodecError};
 use crate::cell::{CellError, CellKeyring, SignedAcknowledgement};
-use crate::consent_record::{ConsentRecord, RecordFault, Withdrawal};
+use crate::consent_record::{ConsentRecord, RecordFault};
 use crate::epoch::EpochRecord;
 use crate::erasure::{ERASURE_VERSION, ErasureAsked, ErasureCancelled};
 use crate::ids::{AccountId, CellId, DeviceId, Link, StatementId, VaultId};
@@ -418,8 +419,7 @@ impl AccountView {
                     return Err(ChainError::Role { sequence });
                 };
                 let only = (role == Role::WriteOnly).then_some(device);
-                self.withdraw(withdrawal, only, parsed.entry.time);
-                Ok(())
+                self.withdraw(withdrawal, only, &parsed.entry)
             }
             Body::ErasureAsked(asked) => {
                 if role.is_some() || asked.vault.is_some() {
@@ -511,67 +511,6 @@ impl AccountView {
         }
         self.epochs.insert(record.vault, record.clone());
         Ok(())
-    }
-
-    fn add_consent(
-        &mut self,
-        record: &ConsentRecord,
-        parsed: &Parsed,
-        signer: DeviceId,
-        acknowledged: Option<Millis>,
-    ) -> Result<(), ChainError> {
-        let sequence = parsed.entry.sequence;
-        record
-            .check()
-            .map_err(|source| ChainError::Consent { sequence, source })?;
-        if record.device != signer {
-            return Err(ChainError::Role { sequence });
-        }
-        if record.subject != self.account {
-            return Err(ChainError::Contradiction {
-                sequence,
-                reason: "the consent is another account's",
-            });
-        }
-        if record.vault.is_some() && !self.epochs.contains_key(&record.vault) {
-            return Err(ChainError::Contradiction {
-                sequence,
-                reason: "the consent names no known vault",
-            });
-        }
-        if self.erasure_of(record.vault.as_ref()).is_some() {
-            return Err(ChainError::Contradiction {
-                sequence,
-                reason: "the consent names what is being erased",
-            });
-        }
-        let writer = record.vault.and_then(|vault| self.writer_of(&vault));
-        if writer.is_some_and(|writer| writer != signer) {
-            return Err(ChainError::Contradiction {
-                sequence,
-                reason: "a write-only device has its vaults to itself",
-            });
-        }
-        let entry = ConsentEntry {
-            record: record.clone(),
-            sequence,
-            acknowledged,
-            withdrawn: None,
-        };
-        self.consents.insert(parsed.id, entry);
-        Ok(())
-    }
-
-    fn withdraw(&mut self, withdrawal: &Withdrawal, only: Option<DeviceId>, time: Millis) {
-        for consent in self.consents.values_mut() {
-            let record = &consent.record;
-            let matches = record.service == withdrawal.service
-                && (withdrawal.vault.is_none() || record.vault == withdrawal.vault)
-                && only.is_none_or(|device| device == record.device);
-            if matches {
-                consent.withdrawn.get_or_insert(time);
-            }
-        }
     }
 
     fn ask_erasure(

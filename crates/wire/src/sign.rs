@@ -77,13 +77,14 @@ impl Domain {
     };
 
     /// Every domain, for the test that they differ.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::STATEMENT,
         Self::HEAD,
         Self::ERRAND,
         Self::LINK_VERDICT,
         Self::CELL_KEYS,
         Self::ACKNOWLEDGEMENT,
+        Self::ERASURE,
         Self::LEDGER_HEAD,
     ];
 

@@ -3,14 +3,15 @@
 use candor_wire::chain::AccountView;
 use candor_wire::epoch::EpochRecord;
 use candor_wire::limits::BODY_MAX_BYTES;
-use candor_wire::statement::{Body, Kind};
+use candor_wire::statement::Body;
 use candor_wire::{VaultId, cbor};
 
 use super::append::{Tried, try_append};
+use super::opening::open_all;
 use super::{APPEND_TRIES_MAX, AccountError, Surroundings};
 use crate::api::Api;
 use crate::chain::Chain;
-use crate::epochs::{self, AgreementSecret, EpochError, Recipients, ScopeKeys};
+use crate::epochs::{self, AgreementSecret, EpochError, Recipients};
 use crate::keystore::KeyStore;
 use crate::memory::Memory;
 
@@ -85,57 +86,4 @@ pub(super) async fn join_epochs(
         }
     }
     Err(AccountError::Contended)
-}
-
-/// Opens the newest keys of every scope with the recovery key. A scope whose keys do not open is left out: a device of
-/// the account wrapped them so, and keeps nobody from all the rest.
-pub(super) fn open_all(
-    chain: &Chain,
-    keys: &mut KeyStore,
-    recovery: &AgreementSecret,
-) -> Result<(), AccountError> {
-    for scope in std::iter::once(None).chain(chain.view().vaults().map(Some)) {
-        let record = chain.view().epoch(scope);
-        let is_new = |record: &&EpochRecord| {
-            let held = keys.keys(scope);
-            held.is_none_or(|held| held.newest() < record.epoch)
-        };
-        if record.filter(is_new).is_none() {
-            continue;
-        }
-        match open_newest(chain, scope, recovery) {
-            Ok(opened) => keys.put_keys(opened),
-            Err(AccountError::Epoch(EpochError::Rejected)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// The newest keys of a scope that the recovery key opens: those of its newest epoch, unless somebody wrapped that to
-/// another key.
-pub(super) fn open_newest(
-    chain: &Chain,
-    scope: Option<VaultId>,
-    recovery: &AgreementSecret,
-) -> Result<ScopeKeys, AccountError> {
-    let epochs = chain
-        .records()
-        .iter()
-        .rev()
-        .filter(|record| record.kind == Kind::Epoch)
-        .filter_map(|record| record.statement.as_ref()?.parse().ok());
-    for parsed in epochs {
-        let Body::Epoch(record) = parsed.body else {
-            continue;
-        };
-        if record.vault != scope {
-            continue;
-        }
-        match epochs::open(chain.account(), &record, None, recovery) {
-            Err(EpochError::Rejected) => {}
-            opened => return Ok(opened?),
-        }
-    }
-    Err(EpochError::Rejected.into())
 }

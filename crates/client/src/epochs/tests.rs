@@ -202,3 +202,52 @@ fn a_first_epoch_is_wrapped_again_with_the_same_key() {
     assert!(is_announced(ACCOUNT, &first, &rotated));
     assert!(begin_again(ACCOUNT, &rotated, &recipients(), &entropy).is_none());
 }
+
+/// A stolen device states an epoch that everybody can open, with other keys for the epochs before.
+#[test]
+fn a04_an_epoch_takes_no_earlier_keys_away() {
+    let entropy = Repeatable::new(5);
+    let (recovery, device) = secrets();
+    let (first, one) = begin(ACCOUNT, Some(VAULT), &recipients(), &entropy).unwrap();
+    let (second, two) = rotate(ACCOUNT, &one, &recipients(), &entropy).unwrap();
+    let (_, foreign) = begin(ACCOUNT, Some(VAULT), &recipients(), &entropy).unwrap();
+    let (_, foreign) = rotate(ACCOUNT, &foreign, &recipients(), &entropy).unwrap();
+    let (third, wrong) = rotate(ACCOUNT, &foreign, &recipients(), &entropy).unwrap();
+    // By itself, nothing about it is wrong.
+    assert!(same(
+        &open(ACCOUNT, &third, Some(DEVICE), &device).unwrap(),
+        &wrong
+    ));
+    let announced = |epoch: u32| match epoch {
+        1 => Some(first.public),
+        2 => Some(second.public),
+        _ => None,
+    };
+    let known = |held| Known {
+        held,
+        announced: &announced,
+    };
+    let opened = |record, held| {
+        let of_device = open_next(ACCOUNT, record, Some(DEVICE), &device, &known(held));
+        let of_phrase = open_next(ACCOUNT, record, None, &recovery, &known(held));
+        match (of_device, of_phrase) {
+            (Ok(a), Ok(b)) if same(&a, &b) => Ok(a),
+            (Err(a), Err(b)) if a == b => Err(a),
+            _ => panic!("the device and the phrase see different things"),
+        }
+    };
+    // Whoever holds the old keys keeps them, and goes on with the new one.
+    let kept = opened(&third, Some(&two)).unwrap();
+    assert_eq!(kept.newest(), 3);
+    for epoch in 1..=2 {
+        assert!(kept.get(epoch).unwrap().as_bytes() == two.get(epoch).unwrap().as_bytes());
+    }
+    // Whoever does not hold all of them refuses that epoch, and stays with what is true.
+    for held in [None, Some(&one), Some(&foreign)] {
+        let refused = opened(&third, held).map(|_| ()).unwrap_err();
+        assert_eq!(refused, EpochError::Rejected);
+    }
+    for held in [None, Some(&one), Some(&foreign)] {
+        assert!(same(&opened(&second, held).unwrap(), &two));
+    }
+}

@@ -333,9 +333,13 @@ fn head_now(world: &World, person: &Person) -> Vec<u8> {
     kept
 }
 
+fn vault_of(head: &[u8]) -> candor_wire::VaultId {
+    let shown: HeadReply = cbor::decode(head).unwrap();
+    shown.head.unwrap().peek().unwrap().vault
+}
+
 fn shows(world: &World, head: Vec<u8>) {
-    let shown: HeadReply = cbor::decode(&head).unwrap();
-    let vault = shown.head.unwrap().peek().unwrap().vault;
+    let vault = vault_of(&head);
     let end = format!("/{vault}/head");
     world.wire.twist(move |request, reply| {
         if is(request, "GET", &end) {
@@ -404,6 +408,58 @@ fn a05_a_head_under_old_keys_is_flagged() {
     assert_refused(&failure, "sealed under keys that a revoked device holds");
     assert!(!world.path("out").exists());
     assert_eq!(home.alarms().len(), 1);
+}
+
+/// A vault of which the chain names a head, and of which the cell shows none: to a device that never saw it, that
+/// would look like one in which nothing was stored yet.
+#[test]
+fn a06_a_vault_without_the_head_that_the_chain_names_is_refused() {
+    let world = World::new();
+    let (home, _laptop, phrase) = two(&world);
+    let before = head_now(&world, &home);
+    revoke(&home, "laptop").unwrap();
+    let fresh = world.recover("fresh", &phrase).unwrap();
+    let none = HeadReply {
+        version: API_VERSION,
+        head: None,
+    };
+    let vault = vault_of(&before);
+    let end = format!("/{vault}/head");
+    world.wire.twist(move |request, reply| {
+        if is(request, "GET", &end) {
+            with_body(&reply, cbor::encode(&none))
+        } else {
+            reply
+        }
+    });
+    let failure = fresh
+        .restore("at-home:latest", &world.path("out"))
+        .unwrap_err();
+    assert_refused(&failure, "older than the one that the account's chain names");
+    assert_eq!(fresh.alarms().len(), 1);
+    world.wire.honest();
+    fresh.restore("at-home:latest", &world.path("out")).unwrap();
+}
+
+/// A head of a number of keys that nobody began would make every later one look like an older state.
+#[test]
+fn a06_a_head_of_keys_that_do_not_exist_is_refused() {
+    let world = World::new();
+    let (home, _laptop, phrase) = two(&world);
+    let _phone = world.recover("phone", &phrase).unwrap();
+    let before = head_now(&world, &home);
+    shows(
+        &world,
+        crafted(&world, &before, "phone", |head| head.epoch = 2_000_000),
+    );
+    let failure = home
+        .restore("at-home:latest", &world.path("out"))
+        .unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Integrity, "{failure:?}");
+    assert!(failure.sentence.contains("do not belong together"));
+    world.wire.honest();
+    home.run().unwrap();
+    home.restore("at-home:latest", &world.path("out")).unwrap();
 }
 
 /// A cell that puts a device into the account by itself, or lets one in that no full device and no root added.

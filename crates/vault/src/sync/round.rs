@@ -17,14 +17,13 @@ use super::{Dirty, SyncError};
 use crate::backup::content::{Buffers, FileError, FileStore, Stored};
 use crate::chunk::ChunkId;
 use crate::keep::{KeepRules, superfluous};
-use crate::manifest::{Manifest, SnapshotEntry, SnapshotId, SnapshotStats};
+use crate::manifest::{SnapshotEntry, SnapshotId, SnapshotStats};
 use crate::node::{References, Root};
 use crate::pack::Stream;
 use crate::ports::{ObjectSink, ObjectSource, SourceError};
-use crate::reader::{ReadError, Reader, fetch_body};
+use crate::reader::{ReadError, Reader, fetch_manifest};
 use crate::report::{Cancel, Problems, Progress};
 use crate::repository::{Repository, RepositoryError, Staged};
-use crate::seal::ObjectType;
 use crate::sys::Status;
 use crate::tree::{ChunkSource, TreeError, TreeSink, read_root};
 use crate::writer::{WriteError, Writer, Written};
@@ -326,16 +325,12 @@ fn rebase_if_put_back(
     let mut common = None;
     for _ in 0..HEADS_BACK_MAX {
         let Some(object) = at else { break };
-        let body = match fetch_body(keys, source, object, ObjectType::Manifest) {
-            Ok(body) => body,
+        let manifest = match fetch_manifest(keys, source, object) {
+            Ok(manifest) => manifest,
             // Pruned meanwhile.
             Err(ReadError::Source(SourceError::Missing { .. })) => break,
             Err(error) => return Err(SyncError::Repository(RepositoryError::Read(error))),
         };
-        let manifest = Manifest::decode(&body, keys.account(), keys.vault()).map_err(|source| {
-            let error = ReadError::Manifest { object, source };
-            SyncError::Repository(RepositoryError::Read(error))
-        })?;
         if state.knows_head(&object)? {
             if let Some(newest) = manifest.snapshots.last() {
                 match read_root(newest.root, reader) {

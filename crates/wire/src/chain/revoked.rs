@@ -150,6 +150,25 @@ impl AccountView {
         Ok(())
     }
 
+    /// Whether a vault may be without a head, as far as revocations say: one that had a head when a device was put out
+    /// has one for ever, unless it was erased, or a person accepted since that it has none.
+    pub fn check_no_head(&self, vault: &VaultId) -> Result<(), VoidHead> {
+        let accepted = self.accepted.get(vault).map(|(sequence, _)| *sequence);
+        let mut revocations = self
+            .devices
+            .values()
+            .filter_map(|entry| entry.revoked.as_ref());
+        let is_older = revocations.any(|revoked| {
+            let is_pinned = revoked.statement.pin(vault).is_some();
+            is_pinned && accepted.is_none_or(|accepted| accepted < revoked.sequence)
+        });
+        if is_older {
+            Err(VoidHead::Pinned)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Whether the newest epoch of a vault, or of the account's own key, is wrapped to a device that was revoked
     /// since: nobody writes under it before there is a newer one.
     pub fn is_stale(&self, scope: Option<VaultId>) -> bool {
