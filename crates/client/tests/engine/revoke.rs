@@ -435,7 +435,10 @@ fn a06_a_vault_without_the_head_that_the_chain_names_is_refused() {
     let failure = fresh
         .restore("at-home:latest", &world.path("out"))
         .unwrap_err();
-    assert_refused(&failure, "older than the one that the account's chain names");
+    assert_refused(
+        &failure,
+        "older than the one that the account's chain names",
+    );
     assert_eq!(fresh.alarms().len(), 1);
     world.wire.honest();
     fresh.restore("at-home:latest", &world.path("out")).unwrap();
