@@ -521,11 +521,28 @@ pub(crate) enum BackupCommand {
         at: PathBuf,
     },
     /// Check that everything is there and can be read
-    #[command(after_help = "Example:\n  candor backup check --read-data")]
+    #[command(
+        after_help = "Example:\n  candor backup check --read-data\n  candor backup check --read-data --repair && candor backup run --all"
+    )]
     Check {
         /// Fetch and verify every byte
         #[arg(long)]
         read_data: bool,
+        /// Do without what is missing or damaged: the next backup sends it again, if it is still on this device
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Restore a random sample, compare it with its sources, and throw it away
+    #[command(
+        after_help = "Example:\n  candor backup drill\n  candor backup drill documents --files 200\n\nEach file of the newest snapshot has the same chance. What came back is verified byte by byte; where the source is still as it was, the two are compared."
+    )]
+    Drill {
+        /// Sets; without any, all that were backed up.
+        #[arg(value_name = "SET")]
+        sets: Vec<String>,
+        /// How many files of each set
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        files: u32,
     },
     /// Take snapshots off the list, by name or by what is to stay
     #[command(

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use candor_client::commands::{BackupView, Command, Event, Keep, PrunedView, View};
+use candor_client::commands::{BackupView, Command, DrillView, Event, Keep, PrunedView, View};
 use candor_client::path_text::PathText;
 
 use crate::App;
@@ -91,7 +91,8 @@ fn run_through(app: &App, door: &mut Door, command: BackupCommand) -> Outcome {
         BackupCommand::Diff { a, b } => list(app, door, Command::BackupDiff { a, b }),
         BackupCommand::Restore(args) => restore(app, door, &args),
         BackupCommand::Mount { at } => mount(app, door, &at),
-        BackupCommand::Check { read_data } => check(app, door, read_data),
+        BackupCommand::Check { read_data, repair } => check(app, door, read_data, repair),
+        BackupCommand::Drill { sets, files } => drill(app, door, sets, files),
         BackupCommand::Forget(args) => forget(app, door, args),
         BackupCommand::Prune { set, max_unused } => prune(app, door, set, max_unused),
     }
@@ -234,19 +235,53 @@ fn mount(app: &App, door: &mut Door, at: &Path) -> Outcome {
     execute(app, door, Command::BackupMount { at }).map(drop)
 }
 
-fn check(app: &App, door: &mut Door, read_data: bool) -> Outcome {
-    let checked = view!(
-        execute(app, door, Command::BackupCheck { read_data })?,
-        Checked
-    )?;
+fn check(app: &App, door: &mut Door, read_data: bool, repair: bool) -> Outcome {
+    let command = Command::BackupCheck { read_data, repair };
+    let checked = view!(execute(app, door, command)?, Checked)?;
     object(&app.ui, "checked", &checked)?;
     app.ui.data(&views::check(&checked).join("\n"))?;
-    if checked.damaged.is_empty() {
+    let damaged = checked.damaged.len() as u64;
+    if damaged == 0 {
         return Ok(());
     }
-    let objects = text::counted(checked.damaged.len() as u64, "object is", "objects are");
+    if checked.repaired >= damaged {
+        return Err(Failure::new(
+            Kind::Partial,
+            "the files above lack what was damaged or missing, until it is sent again",
+        )
+        .hint("`candor backup run --all` sends what is still on this device"));
+    }
+    let objects = text::counted(damaged, "object is", "objects are");
     Err(Failure::new(Kind::Integrity, format!("{objects} missing or damaged at the cell"))
-        .hint("what is still on this device is sent again by `candor backup run --all`; what somebody pruned can come back with `candor backup forget --undo SNAPSHOT`; tell whoever runs the cell"))
+        .hint("`candor backup check --read-data --repair` does without them, and then `candor backup run --all` sends again what is still on this device; what somebody pruned can come back with `candor backup forget --undo SNAPSHOT`; tell whoever runs the cell"))
+}
+
+fn drill(app: &App, door: &mut Door, sets: Vec<String>, files: u32) -> Outcome {
+    let command = Command::BackupDrill {
+        sets,
+        files,
+        quick: false,
+    };
+    let drilled = view!(execute(app, door, command)?, Drilled)?;
+    object(&app.ui, "drilled", &drilled)?;
+    for view in &drilled {
+        app.ui.data(&views::drill(view))?;
+    }
+    drilled.iter().find_map(differs).map_or(Ok(()), Err)
+}
+
+/// A drill in which something came back different from its source.
+pub(crate) fn differs(view: &DrillView) -> Option<Failure> {
+    let path = view.different.first()?;
+    let sentence = format!(
+        "{} of {} came back different from what is on this device, though it looks unchanged",
+        text::shown(&path.text),
+        text::shown(&view.set)
+    );
+    Some(
+        Failure::new(Kind::Integrity, sentence)
+            .hint("look at both before you go on: `candor backup restore` brings what was backed up, and a disk may change what lies on it"),
+    )
 }
 
 fn forget(app: &App, door: &mut Door, args: ForgetArgs) -> Outcome {

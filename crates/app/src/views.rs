@@ -1,9 +1,9 @@
 //! Views as lines of text.
 
 use candor_client::commands::{
-    AccountView, BackupView, CheckView, ConsentView, DeviceView, DifferenceView, EntryView,
-    ErasureView, FolderView, LedgerLineView, RestoredView, SetView, SnapshotView, StatusView,
-    SyncedView, VersionView,
+    AccountView, BackupView, CheckView, ConsentView, DeviceView, DifferenceView, DrillView,
+    EntryView, ErasureView, FolderView, LedgerLineView, RestoredView, SetView, SnapshotView,
+    StatusView, SyncedView, VersionView,
 };
 use candor_client::path_text::PathText;
 
@@ -151,12 +151,41 @@ pub(crate) fn sets(views: &[SetView]) -> Vec<String> {
                 shown(&view.name),
                 view.consent.clone(),
                 maybe_time(view.last_backup_ms),
+                maybe_time(view.last_drill_ms),
                 note_of(view),
                 joined(&view.paths),
             ]
         })
         .collect();
-    table(&["SET", "CONSENT", "LAST BACKUP", "NOTE", "PATHS"], &rows)
+    table(
+        &[
+            "SET",
+            "CONSENT",
+            "LAST BACKUP",
+            "LAST DRILL",
+            "NOTE",
+            "PATHS",
+        ],
+        &rows,
+    )
+}
+
+/// `candor backup drill`.
+pub(crate) fn drill(view: &DrillView) -> String {
+    let files = counted(view.files, "file", "files");
+    let mut line = format!(
+        "{}: {files}, {} restored and verified; {} equal to the source",
+        shown(&view.set),
+        bytes(view.bytes),
+        view.equal
+    );
+    if view.changed > 0 {
+        line.push_str(&format!(", {} changed since or not here", view.changed));
+    }
+    if !view.different.is_empty() {
+        line.push_str(&format!(", {} DIFFERENT", view.different.len()));
+    }
+    line
 }
 
 /// `candor sync status`.
@@ -422,6 +451,10 @@ pub(crate) fn check(view: &CheckView) -> Vec<String> {
     );
     if view.damaged.is_empty() {
         lines.push("nothing is missing or damaged".to_owned());
+    }
+    if view.repaired > 0 {
+        let objects = counted(view.repaired, "object is", "objects are");
+        lines.push(format!("repaired: {objects} on no list any more"));
     }
     lines
 }

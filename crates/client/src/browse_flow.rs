@@ -1,17 +1,16 @@
-//! Looking into snapshots, and checking that everything is there. Errands, like restoring.
+//! Looking into snapshots. Errands, like restoring.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candor_vault::browse::{self, BrowseError, Difference};
-use candor_vault::check::{self, CheckError};
 use candor_vault::node::{Entry, Item, Kind};
 use candor_vault::report::Cancel;
 use candor_wire::errand::Purpose;
 
-use crate::commands::{CheckView, DifferenceView, EntryView, Event, Failure, FailureKind, View};
+use crate::commands::{DifferenceView, EntryView, Event, Failure, FailureKind, View};
 use crate::engine::Engine;
-use crate::events::{Events, Meter};
+use crate::events::Events;
 use crate::failure;
 use crate::path_text::PathText;
 use crate::restore_flow::{Session, SnapshotSpec, not_found};
@@ -174,64 +173,6 @@ impl Engine {
             session.done()
         })
     }
-
-    /// Checks every vault: that its objects are there and, if asked for, that every byte is right.
-    pub(crate) fn backup_check(
-        &self,
-        read_data: bool,
-        events: &mut dyn FnMut(Event),
-        cancel: &Cancel,
-    ) -> Result<View, Failure> {
-        let view = self.read_back(Purpose::Verify, events, cancel, |session| {
-            let mut total = CheckView {
-                snapshots: 0,
-                objects: 0,
-                bytes_read: 0,
-                damaged: Vec::new(),
-                affected: Vec::new(),
-                read_data,
-            };
-            for vault in session.vaults()? {
-                let held = session.open(vault)?;
-                let open = &held.open;
-                let moved = || open.objects.moved_bytes();
-                let meter = Meter::new(session.events, "check", &moved);
-                let report = check::run(
-                    &open.repository,
-                    &*open.objects,
-                    read_data,
-                    &meter,
-                    session.cancel,
-                )
-                .map_err(|error| check_failed(&error))?;
-                meter.finish();
-                let own = open.repository.manifest().indexes.len() as u64
-                    + u64::from(open.head.is_some());
-                total.snapshots += report.snapshots;
-                total.objects += report.packs + own;
-                total.bytes_read += report.bytes_read;
-                total
-                    .damaged
-                    .extend(report.damaged.iter().map(|one| one.object.to_string()));
-                let paths = report
-                    .affected
-                    .into_iter()
-                    .map(|one| whole_if_empty(one.path));
-                total.affected.extend(paths);
-            }
-            total.affected.sort_unstable();
-            total.affected.dedup();
-            Ok(total)
-        })?;
-        if !view.damaged.is_empty() || !view.affected.is_empty() {
-            let (objects, files) = (view.damaged.len(), view.affected.len());
-            // A finding is an alarm, and still an answer: the person needs the list.
-            self.ledger.alarm(&format!(
-                "a check found {objects} damaged or missing objects; {files} files need them"
-            ))?;
-        }
-        Ok(View::Checked(view))
-    }
 }
 
 impl Session<'_> {
@@ -242,15 +183,6 @@ impl Session<'_> {
         } else {
             Ok(View::Done)
         }
-    }
-}
-
-/// An empty path means all of a snapshot.
-fn whole_if_empty(path: PathBuf) -> PathText {
-    if path.as_os_str().is_empty() {
-        PathText::from_bytes(b"/")
-    } else {
-        PathText::from_path(&path)
     }
 }
 
@@ -271,12 +203,5 @@ fn change_name(difference: &Difference) -> &'static str {
                 "metadata"
             }
         }
-    }
-}
-
-fn check_failed(error: &CheckError) -> Failure {
-    match error {
-        CheckError::Cancelled => failure::interrupted(),
-        other => Failure::of(other),
     }
 }

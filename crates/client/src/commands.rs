@@ -148,6 +148,18 @@ pub enum Command {
     BackupCheck {
         /// Read and verify every byte.
         read_data: bool,
+        /// Do without what is missing or damaged, so that the next backup sends it again (grant: backup, or sync).
+        repair: bool,
+    },
+    /// Restores files of this device's sets to a folder of its own, compares them with their sources, and throws them
+    /// away (errand: restore).
+    BackupDrill {
+        /// Names of sets; empty for all that were backed up.
+        sets: Vec<String>,
+        /// How many files of each.
+        files: u32,
+        /// Take the first ones, instead of giving each file the same chance.
+        quick: bool,
     },
     /// Takes snapshots of this device's sets off the list (grant: backup). What only they needed stays at the
     /// cell until it is pruned.
@@ -460,6 +472,8 @@ pub enum View {
     Restored(RestoredView),
     /// Answer to [`Command::BackupCheck`].
     Checked(CheckView),
+    /// Answer to [`Command::BackupDrill`].
+    Drilled(Vec<DrillView>),
     /// Answer to [`Command::BackupForget`], [`Command::BackupForgotten`] and [`Command::BackupUnforget`].
     Forgotten(ForgottenView),
     /// Answer to [`Command::BackupPrune`] and [`Command::SyncPrune`].

@@ -6,6 +6,7 @@
 //! this file can make a consent or a device. It holds no secrets; names of folders are in it, and
 //! the file is readable by its owner alone.
 
+mod drills;
 mod folders;
 mod log;
 mod snapshots;
@@ -27,13 +28,15 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 /// Marks the file as this database (SQLite's `application_id`): "CNDd".
 const APPLICATION_ID: i32 = 0x434e_4464;
 
+pub use drills::Drill;
 pub use folders::{FOLDERS_MAX, SyncedFolder};
 pub use log::{LogFinding, Watched};
 pub use snapshots::Vanished;
 
 /// The version of the schema that this build writes. Earlier ones are brought up to it: version 1 has no tables of
-/// the log, version 2 not the one of its witnesses' silence, version 3 none of snapshots, version 4 none of folders.
-pub const DEVICE_STORE_VERSION: i32 = 5;
+/// the log, version 2 not the one of its witnesses' silence, version 3 none of snapshots, version 4 none of folders,
+/// version 5 none of drills.
+pub const DEVICE_STORE_VERSION: i32 = 6;
 
 /// How long a statement waits for another process that reads the file, in milliseconds. Nobody else
 /// writes: the home's lock sees to that.
@@ -237,11 +240,12 @@ impl DeviceStore {
                 transaction.execute_batch(log::SCHEMA_3)?;
                 transaction.execute_batch(snapshots::SCHEMA_4)?;
                 transaction.execute_batch(folders::SCHEMA_5)?;
+                transaction.execute_batch(drills::SCHEMA_6)?;
                 transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
                 transaction.pragma_update(None, "user_version", DEVICE_STORE_VERSION)
             }),
             (APPLICATION_ID, DEVICE_STORE_VERSION) => Ok(()),
-            (APPLICATION_ID, 1..=4) => self.write(|transaction| {
+            (APPLICATION_ID, 1..=5) => self.write(|transaction| {
                 if version < 2 {
                     transaction.execute_batch(log::SCHEMA)?;
                 }
@@ -251,7 +255,10 @@ impl DeviceStore {
                 if version < 4 {
                     transaction.execute_batch(snapshots::SCHEMA_4)?;
                 }
-                transaction.execute_batch(folders::SCHEMA_5)?;
+                if version < 5 {
+                    transaction.execute_batch(folders::SCHEMA_5)?;
+                }
+                transaction.execute_batch(drills::SCHEMA_6)?;
                 transaction.pragma_update(None, "user_version", DEVICE_STORE_VERSION)
             }),
             (APPLICATION_ID, version) => Err(DeviceStoreError::Version {

@@ -30,6 +30,7 @@ use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::commands::{Command, Event, Failure, FailureKind, View};
 use crate::device_store::{DeviceStore, PendingWithdrawal};
+use crate::drill_flow::DrillSize;
 use crate::egress::{CellDoor, Egress, EgressParts};
 pub use crate::enrol::{EnrolParams, create_account, draw_phrase, join_account, recover_account};
 use crate::forget_flow::Which;
@@ -246,7 +247,16 @@ impl Engine {
                 privileged,
             } => self.backup_restore(&snapshot, &paths, &to, privileged, events, cancel),
             Command::BackupMount { at } => self.backup_mount(&at, events, cancel),
-            Command::BackupCheck { read_data } => self.backup_check(read_data, events, cancel),
+            Command::BackupCheck { read_data, repair } => {
+                self.backup_check(read_data, repair, events, cancel)
+            }
+            Command::BackupDrill { sets, files, quick } => {
+                let size = DrillSize {
+                    files,
+                    is_quick: quick,
+                };
+                self.backup_drill(&sets, size, events, cancel)
+            }
             Command::BackupForget {
                 snapshots,
                 set,

@@ -21,7 +21,7 @@ use crate::device_store::{BackupSet, SyncedFolder};
 use crate::engine::{Engine, unknown_chain};
 use crate::events::{Events, Meter, pump};
 use crate::failure;
-use crate::restore_flow::{Held, SnapshotSpec, ambiguous, not_found, snapshot_view};
+use crate::restore_flow::{Held, SnapshotSpec, ambiguous, not_found, plain_view, snapshot_view};
 use crate::vault_access::OpenVault;
 
 /// How many bytes of content are stored anew at most where pruning is done beside other work: a few seconds' worth.
@@ -448,19 +448,6 @@ impl Effort {
             rounds: 1,
             tries: 2,
         }
-    }
-}
-
-/// A snapshot without what only its tree says.
-fn plain_view(entry: &SnapshotEntry) -> SnapshotView {
-    SnapshotView {
-        snapshot: entry.id.to_string(),
-        set: entry.set.clone(),
-        time_ms: entry.time.0,
-        device: entry.device.to_string(),
-        paths: Vec::new(),
-        files: entry.stats.files,
-        bytes: entry.stats.bytes_total,
     }
 }
 

@@ -121,6 +121,7 @@ impl Engine {
             consent: state.to_owned(),
             last_backup_ms: set.runs.succeeded.map(|time| time.0),
             last_problems: set.runs.problems,
+            last_drill_ms: self.store().drill(&set.name)?.map(|drill| drill.time.0),
             overdue,
             interrupted: set.runs.unfinished.is_some() && !self.is_running(&set.name),
         })

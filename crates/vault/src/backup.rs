@@ -291,7 +291,10 @@ pub fn run(
     cache.finish(Some((&job.set, stats.files, stats.bytes_total)))?;
     stats.bytes_new = written.bytes_new;
     stats.bytes_stored = written.bytes_stored;
-    if let Some(snapshot) = unchanged(repository, job, root, !problems.is_empty()) {
+    // What a repair took out was sent again, perhaps by a run that did not end: others find it when it is listed.
+    let is_listed =
+        stats.bytes_stored == 0 && !repository.has_unlisted().map_err(BackupError::Repository)?;
+    if is_listed && let Some(snapshot) = unchanged(repository, job, root, !problems.is_empty()) {
         return Ok(BackupOutcome {
             staged: None,
             snapshot,

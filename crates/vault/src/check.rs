@@ -13,7 +13,7 @@ use crate::index::IndexError;
 use crate::manifest::SnapshotId;
 use crate::node::{Item, Kind, References};
 use crate::ports::{ObjectSource, Presence, SourceError};
-use crate::reader::{ReadError, Reader};
+use crate::reader::{ReadError, Reader, fetch};
 use crate::report::{Cancel, PROBLEMS_MAX, Progress};
 use crate::repository::Repository;
 use crate::seen::{SeenSet, directory_key};
@@ -84,6 +84,8 @@ pub struct CheckReport {
     pub bytes_read: u64,
     /// Objects that are missing or altered, at most [`PROBLEMS_MAX`].
     pub damaged: Vec<DamagedObject>,
+    /// All of them, for a repair.
+    pub lost: HashSet<ObjectId>,
     /// Files and directories that depend on them, at most [`PROBLEMS_MAX`].
     pub affected: Vec<Affected>,
     /// How many more of both there are.
@@ -97,6 +99,7 @@ impl CheckReport {
     }
 
     fn damage(&mut self, object: ObjectId, damage: Damage) {
+        self.lost.insert(object);
         if self.damaged.len() < PROBLEMS_MAX {
             self.damaged.push(DamagedObject { object, damage });
         } else {
@@ -119,8 +122,6 @@ struct Check<'a> {
     progress: &'a dyn Progress,
     cancel: &'a Cancel,
     report: CheckReport,
-    /// Packs that cannot be used. One name each: small, unless everything is lost.
-    lost: HashSet<ObjectId>,
     /// The directories that were walked already.
     walked: SeenSet,
 }
@@ -143,10 +144,9 @@ pub fn run(
         progress,
         cancel,
         report,
-        lost: HashSet::new(),
         walked,
     };
-    check.own_objects()?;
+    check.own_objects(read_data)?;
     check.packs(read_data)?;
     check.trees()?;
     Ok(check.report)
@@ -172,7 +172,7 @@ impl Check<'_> {
     }
 
     /// The manifest and the index objects.
-    fn own_objects(&mut self) -> Result<(), CheckError> {
+    fn own_objects(&mut self, read_data: bool) -> Result<(), CheckError> {
         let manifest = self.repository.manifest();
         let objects: Vec<ObjectId> = self
             .repository
@@ -184,8 +184,23 @@ impl Check<'_> {
             for (object, there) in page.iter().zip(self.has(page)?) {
                 if !there {
                     self.report.damage(*object, Damage::Missing);
+                } else if read_data {
+                    self.read_own(*object)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a manifest or an index object. What was in them was opened when the vault was.
+    fn read_own(&mut self, object: ObjectId) -> Result<(), CheckError> {
+        match fetch(self.source, object) {
+            Ok(bytes) => self.report.bytes_read += bytes.len() as u64,
+            Err(ReadError::Source(SourceError::Missing { .. })) => {
+                self.report.damage(object, Damage::Missing);
+            }
+            Err(ReadError::Source(error)) => return Err(CheckError::Source(error)),
+            Err(_) => self.report.damage(object, Damage::Altered),
         }
         Ok(())
     }
@@ -209,17 +224,12 @@ impl Check<'_> {
                 self.go_on()?;
                 self.report.packs += 1;
                 if !there {
-                    self.lose(*object, Damage::Missing);
+                    self.report.damage(*object, Damage::Missing);
                 } else if read_data {
                     self.read_pack(*object, &reader, &mut scratch)?;
                 }
             }
         }
-    }
-
-    fn lose(&mut self, object: ObjectId, damage: Damage) {
-        self.report.damage(object, damage);
-        self.lost.insert(object);
     }
 
     fn read_pack(
@@ -237,11 +247,11 @@ impl Check<'_> {
                 self.progress.advance(0, bytes);
             }
             Err(ReadError::Source(SourceError::Missing { .. })) => {
-                self.lose(object, Damage::Missing)
+                self.report.damage(object, Damage::Missing)
             }
             Err(ReadError::Source(error)) => return Err(CheckError::Source(error)),
             Err(ReadError::Index(error)) => return Err(CheckError::Index(error)),
-            Err(_) => self.lose(object, Damage::Altered),
+            Err(_) => self.report.damage(object, Damage::Altered),
         }
         Ok(())
     }
@@ -349,7 +359,8 @@ impl Check<'_> {
                 .map_err(CheckError::Index)?
             {
                 Some(place)
-                    if place.length == reference.length && !self.lost.contains(&place.pack) => {}
+                    if place.length == reference.length
+                        && !self.report.lost.contains(&place.pack) => {}
                 _ => return Ok(false),
             }
         }

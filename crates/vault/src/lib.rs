@@ -48,6 +48,7 @@ pub mod keep;
 pub mod name;
 pub mod node;
 pub mod prune;
+pub mod repair;
 pub mod report;
 pub mod restore;
 pub mod rules;

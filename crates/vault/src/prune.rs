@@ -463,7 +463,8 @@ pub fn run(
         report.bytes_stored = written.bytes_stored;
     }
     let gone: HashSet<i64> = choice.gone.iter().map(|pack| pack.number).collect();
-    let (listed, fresh) = relist(index, &manifest.indexes, &gone)?;
+    let (listed, fresh) =
+        relist(index, &manifest.indexes, &gone, &HashSet::new()).map_err(PruneError::Index)?;
     let named = named(repository)?;
     let room =
         CONDEMNED_MAX - choice.gone.len() - manifest.indexes.len().min(CONDEMNED_MAX / 8) - 1;
@@ -506,25 +507,26 @@ pub fn run(
 
 /// Index objects that stay, and the packs that new ones have to list: those that stay of the others, and those
 /// that none lists.
-type Relisted = (Vec<IndexReference>, Vec<(i64, usize)>);
+pub(crate) type Relisted = (Vec<IndexReference>, Vec<(i64, usize)>);
 
-fn relist(
+/// Lists all packs but those that are gone, in other index objects than those in `without`.
+pub(crate) fn relist(
     index: &Index,
     indexes: &[IndexReference],
     gone: &HashSet<i64>,
-) -> Result<Relisted, PruneError> {
+    without: &HashSet<ObjectId>,
+) -> Result<Relisted, IndexError> {
     let (mut listed, mut fresh) = (Vec::new(), Vec::new());
     for reference in indexes {
-        let packs = index
-            .listed_by(&reference.object)
-            .map_err(PruneError::Index)?;
-        if packs.iter().any(|(number, _)| gone.contains(number)) {
+        let packs = index.listed_by(&reference.object)?;
+        let is_replaced = without.contains(&reference.object);
+        if is_replaced || packs.iter().any(|(number, _)| gone.contains(number)) {
             fresh.extend(packs);
         } else {
             listed.push(*reference);
         }
     }
-    fresh.extend(index.unlisted().map_err(PruneError::Index)?);
+    fresh.extend(index.unlisted()?);
     fresh.retain(|(number, _)| !gone.contains(number));
     Ok((listed, fresh))
 }

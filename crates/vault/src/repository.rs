@@ -274,6 +274,13 @@ impl Repository {
         Writer::start(self.index.clone(), self.sealer.clone(), sink).map_err(RepositoryError::Write)
     }
 
+    /// Whether the cell has packs that no manifest lists, from runs that were not finished. Those of a write-only
+    /// device's runs mean nothing to its later ones.
+    pub(crate) fn has_unlisted(&self) -> Result<bool, RepositoryError> {
+        let unlisted = self.index.unlisted().map_err(RepositoryError::Index)?;
+        Ok(!self.is_run && !unlisted.is_empty())
+    }
+
     /// A reader of chunks.
     pub fn reader<'a>(&'a self, source: &'a dyn ObjectSource) -> Reader<'a> {
         Reader::new(self.keys(), &self.index, source)

@@ -21,6 +21,10 @@ const MEDIA_BYTES: u64 = 2_860_000_000;
 /// Smallest and largest file of moderate size, in bytes.
 const MEDIA_FILE_BYTES: (u64, u64) = (2_000_000, 8_000_000);
 
+/// Files and folders of *many*.
+const MANY_FILES: u64 = 1_000_000;
+const MANY_FOLDERS: u64 = 10_000;
+
 /// How much noise is made before it is written, in bytes.
 const NOISE_PIECE_BYTES: usize = 1 << 20;
 
@@ -31,6 +35,8 @@ pub(crate) enum Corpus {
     Linux,
     /// 571 incompressible files of 2 to 8 MB and one large, 2.86 GB in all.
     Media,
+    /// A million files of a few lines, in 10,000 folders: what memory does.
+    Many,
     /// 20 MB of both kinds, for tests of the benchmark itself.
     Small,
 }
@@ -40,6 +46,7 @@ impl Corpus {
         match self {
             Self::Linux => "linux",
             Self::Media => "media",
+            Self::Many => "many",
             Self::Small => "small",
         }
     }
@@ -49,6 +56,7 @@ impl Corpus {
         match self {
             Self::Linux => linux_source(directory),
             Self::Media => made_once(directory, self.name(), media),
+            Self::Many => made_once(directory, self.name(), many),
             Self::Small => made_once(directory, self.name(), small),
         }
     }
@@ -136,6 +144,23 @@ fn media(to: &Path) -> Outcome {
         left -= length;
     }
     noise_file(&to.join("film.mp4"), left, &mut noise)
+}
+
+fn many(to: &Path) -> Outcome {
+    let mut noise = Noise::new(3);
+    for number in 0..MANY_FOLDERS {
+        let folder = to
+            .join(format!("year {:02}", number / 200))
+            .join(format!("day {number:05}"));
+        fs::create_dir_all(&folder)?;
+        for place in 0..MANY_FILES / MANY_FOLDERS {
+            let lines: String = (0..=noise.below(12))
+                .map(|line| sentence(line + number * 1_000 + place, &mut noise))
+                .collect();
+            fs::write(folder.join(format!("note {place:03}.txt")), lines)?;
+        }
+    }
+    Ok(())
 }
 
 fn small(to: &Path) -> Outcome {

@@ -5,6 +5,7 @@ mod contenders;
 pub(crate) mod corpus;
 mod log;
 mod measure;
+mod mount;
 mod mutate;
 mod peers;
 mod report;
@@ -37,6 +38,8 @@ pub(crate) struct Options {
 enum What {
     /// First backup, nothing changed, a little changed, restore, and a check that reads all data.
     Backup(BackupOptions),
+    /// Reading 64 KiB here and there in a mounted snapshot.
+    Mount(mount::MountOptions),
     /// Appending to the transparency log, proofs, a device's monitor, and the state map.
     Log(log::LogOptions),
     /// A hundred devices at once against one cell, a neighbour beside a flood, and memory under hostile requests.
@@ -109,6 +112,7 @@ impl Phase {
 pub(crate) fn run(options: &Options) -> Outcome {
     match &options.what {
         What::Backup(options) => run_backup(options).map(drop),
+        What::Mount(options) => mount::run(options),
         What::Log(options) => log::run(options),
         What::Cell(options) => cell::run(options),
         What::Sync(options) => sync::run(options),

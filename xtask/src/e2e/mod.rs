@@ -28,6 +28,7 @@ use std::time::Instant;
 use crate::sys::{self, Failure, Outcome};
 use crate::tools;
 
+pub(crate) use mount::{Mounted, can_mount};
 use world::World;
 pub(crate) use world::{free_port, terminate};
 

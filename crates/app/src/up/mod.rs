@@ -6,7 +6,6 @@
 //! 4. What has consent is backed up; from a first backup a sample is restored and compared.
 //! 5. A summary says what is safe and what is not. Then it stays, and backs up on a schedule.
 
-mod sample;
 mod schedule;
 mod summary;
 
@@ -19,20 +18,22 @@ use candor_server::Cell;
 
 use crate::account::{self, NewAccount, PhraseTo};
 use crate::args::UpArgs;
-use crate::backup::{self, back_up, partial};
+use crate::backup::{self, back_up, differs, partial};
 use crate::cell::{self, Running};
 use crate::consent::{self, Answer};
 use crate::device::{self, LockOr, Opened, Seen};
 use crate::door::{self, Door};
-use crate::failure::{Doing as _, Failure, Kind, Outcome};
+use crate::failure::{Doing as _, Kind, Outcome};
 use crate::progress::{execute, object, view};
 use crate::{App, home, text, views};
 
-use sample::Sample;
 use summary::Summary;
 
 /// What the account of somebody who starts on their own is called, until there is another one.
 const OWN_ACCOUNT_NAME: &str = "me";
+
+/// Files of the first drill: enough to pass through every part of a restore.
+const SAMPLE_FILES: u32 = 5;
 
 /// Runs `candor up`.
 pub(crate) fn run(app: &App, args: &UpArgs) -> Outcome {
@@ -243,24 +244,22 @@ fn with_samples(
             .iter()
             .find(|set| set.name == backup.set && set.last_backup_ms.is_none());
         let Some(set) = first else { continue };
-        let sample = sample::restore_and_compare(app, door, set)?;
-        app.ui.note(&format!(
-            "{}: {} restored and compared: equal",
-            text::shown(&set.name),
-            text::counted(sample.files, "file", "files")
-        ));
-        samples.push(sample);
+        let drill = Command::BackupDrill {
+            sets: vec![set.name.clone()],
+            files: SAMPLE_FILES,
+            quick: true,
+        };
+        for sample in view!(execute(app, door, drill)?, Drilled)? {
+            if let Some(failure) = differs(&sample) {
+                return Err(failure);
+            }
+            app.ui.note(&format!(
+                "{}: {} restored and compared: equal",
+                text::shown(&sample.set),
+                text::counted(sample.equal, "file", "files")
+            ));
+            samples.push(sample);
+        }
     }
     Ok(Summary { backups, samples })
-}
-
-/// A sample differs from its source.
-fn differs(sample: &Sample, path: &PathText) -> Failure {
-    let sentence = format!(
-        "{} of {} came back different from what was saved",
-        text::shown(&path.text),
-        sample.set
-    );
-    Failure::new(Kind::Integrity, sentence)
-        .hint("keep the source; `candor backup check --read-data` tells more")
 }

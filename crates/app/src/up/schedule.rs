@@ -134,6 +134,7 @@ mod tests {
             consent: consent.to_owned(),
             last_backup_ms,
             last_problems: 0,
+            last_drill_ms: None,
             overdue: false,
             interrupted: false,
         }

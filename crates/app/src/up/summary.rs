@@ -1,8 +1,7 @@
 //! The screen at the end: what is safe, what is not, and what to do next.
 
-use candor_client::commands::{BackupView, Command, SetView, StatusView};
+use candor_client::commands::{BackupView, Command, DrillView, SetView, StatusView};
 
-use super::sample::Sample;
 use super::schedule::RUN_EVERY;
 use crate::App;
 use crate::door::Door;
@@ -16,7 +15,7 @@ pub(super) struct Summary {
     /// The backups.
     pub(super) backups: Vec<BackupView>,
     /// What was restored and compared.
-    pub(super) samples: Vec<Sample>,
+    pub(super) samples: Vec<DrillView>,
 }
 
 impl Summary {
@@ -71,11 +70,11 @@ impl Summary {
         let sample = self
             .samples
             .iter()
-            .find(|sample| sample.set == set.name && sample.files > 0);
+            .find(|sample| sample.set == set.name && sample.equal > 0);
         let proof = sample.map(|sample| {
             format!(
                 "; {} restored and compared: equal",
-                text::counted(sample.files, "file", "files")
+                text::counted(sample.equal, "file", "files")
             )
         });
         format!(

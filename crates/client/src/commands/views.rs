@@ -352,6 +352,8 @@ pub struct SetView {
     pub last_backup_ms: Option<i64>,
     /// Files that the last run could not back up.
     pub last_problems: u64,
+    /// When a sample was last restored and compared, milliseconds UTC.
+    pub last_drill_ms: Option<i64>,
     /// Whether it should have run by now.
     pub overdue: bool,
     /// Whether a run was interrupted and will be resumed.
@@ -420,7 +422,7 @@ pub struct RestoredView {
 }
 
 /// Result of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckView {
     /// Snapshots walked.
     pub snapshots: u64,
@@ -434,6 +436,27 @@ pub struct CheckView {
     pub affected: Vec<PathText>,
     /// Whether every byte was read.
     pub read_data: bool,
+    /// How many of the damaged or missing objects the vaults do without from now on.
+    pub repaired: u64,
+}
+
+/// Result of a drill of one set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillView {
+    /// The set.
+    pub set: String,
+    /// Its newest snapshot.
+    pub snapshot: String,
+    /// Files that came back, every byte verified.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Of those, files that are the same as their sources.
+    pub equal: u64,
+    /// Of those, files whose sources changed since, or are not on this device.
+    pub changed: u64,
+    /// Files that are not the same as their sources, though nothing says that these changed.
+    pub different: Vec<PathText>,
 }
 
 /// Result of checking the ledger.

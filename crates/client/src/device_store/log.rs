@@ -260,6 +260,7 @@ mod tests {
                     "seen_manifest",
                     "folder_exclude",
                     "folder",
+                    "drill",
                 ] {
                     transaction.execute(&format!("DROP TABLE {table}"), [])?;
                 }
@@ -299,7 +300,7 @@ mod tests {
                 transaction.execute_batch(
                     "DROP TABLE log_unvouched; DROP TABLE listed_snapshot;
                      DROP TABLE vanished_snapshots; DROP TABLE seen_manifest;
-                     DROP TABLE folder_exclude; DROP TABLE folder;",
+                     DROP TABLE folder_exclude; DROP TABLE folder; DROP TABLE drill;",
                 )?;
                 transaction.pragma_update(None, "user_version", 2)
             })

@@ -50,7 +50,10 @@ fn snapshots(person: &Person) -> Vec<SnapshotView> {
 
 fn check(person: &Person) {
     let View::Checked(checked) = person
-        .ask(Command::BackupCheck { read_data: true })
+        .ask(Command::BackupCheck {
+            read_data: true,
+            repair: false,
+        })
         .unwrap()
     else {
         panic!("another view")

@@ -388,7 +388,10 @@ fn withheld_objects_are_named_by_a_check() {
     person.consent();
     person.run().unwrap();
     let sound = person
-        .ask(Command::BackupCheck { read_data: true })
+        .ask(Command::BackupCheck {
+            read_data: true,
+            repair: false,
+        })
         .unwrap();
     let View::Checked(sound) = sound else {
         panic!("another view")
@@ -409,7 +412,10 @@ fn withheld_objects_are_named_by_a_check() {
         with_body(&reply, body)
     });
     let View::Checked(found) = person
-        .ask(Command::BackupCheck { read_data: true })
+        .ask(Command::BackupCheck {
+            read_data: true,
+            repair: false,
+        })
         .unwrap()
     else {
         panic!("another view")

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod backup;
+mod check;
 mod consent;
 mod erase;
 mod expiry;

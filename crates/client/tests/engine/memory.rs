@@ -173,7 +173,10 @@ fn a_whole_life_in_one_process() {
     let person = reopen(&world, "first", &first);
     person.run().unwrap();
     person
-        .ask(Command::BackupCheck { read_data: true })
+        .ask(Command::BackupCheck {
+            read_data: true,
+            repair: false,
+        })
         .unwrap();
     person.restore("latest", &world.path("back")).unwrap();
     assert!(!person.ledger().is_empty());

@@ -34,7 +34,10 @@ fn restores(world: &World, person: &Person, source: &Path, snapshot: &str) {
 
 fn check(person: &Person) {
     let View::Checked(checked) = person
-        .ask(Command::BackupCheck { read_data: true })
+        .ask(Command::BackupCheck {
+            read_data: true,
+            repair: false,
+        })
         .unwrap()
     else {
         panic!("another view")
