@@ -2,7 +2,7 @@
 //!
 //! A restore reads whole packs in the order in which they lie. Here a few bytes of any file may be
 //! asked for at any time, from several threads and for days. So a [`RandomReader`] fetches just the
-//! sealed segments that hold a frame, keeps the frames used last, and needs neither the vault held
+//! part of a pack in which a frame lies, keeps the frames used last, and needs neither the vault held
 //! nor its manifest: chunks never change, and the index says where they lie now.
 //!
 //! Nothing is trusted more than in a restore: the header's commitment, the tag of every segment, the
@@ -40,6 +40,10 @@ pub const RANDOM_FRAMES_BYTES: usize = 48 * 1024 * 1024;
 
 /// Most bytes of pack tables that are kept. One pack of small files has 200 KB of them.
 const RANDOM_TABLES_BYTES: usize = 16 * 1024 * 1024;
+
+/// Steps in which packs are read, in bytes of plaintext. The cell sees which part of an object it is asked for; with
+/// the exact length of a frame it could compare what somebody reads with the chunks of files that it knows.
+pub const READ_STEP_BYTES: u64 = 1024 * 1024;
 
 /// How many frames may be fetched at once. Two readers of one frame fetch it once.
 const LANES: usize = 16;
@@ -142,14 +146,19 @@ impl RandomReader {
         let frame = pack.table.frames.get(place.frame as usize);
         let frame = frame.ok_or_else(malformed)?;
         let start = u64::from(frame.offset);
-        let plaintext = start..start + u64::from(frame.stored);
+        let end = start + u64::from(frame.stored);
+        let around = start / READ_STEP_BYTES * READ_STEP_BYTES;
+        let whole = pack.opener.plaintext_bytes();
+        let plaintext = around..end.next_multiple_of(READ_STEP_BYTES).min(whole);
         let range = pack.opener.ciphertext_range(&plaintext);
-        let range = range.ok_or_else(malformed)?;
+        let range = range.filter(|_| end <= whole).ok_or_else(malformed)?;
         let mut bytes = self.fetch(object, range)?;
-        let stored = pack
+        let opened = pack
             .opener
             .open_range(&plaintext, &mut bytes)
             .map_err(|source| ReadError::Seal { object, source })?;
+        let from = opened.start + (start - around) as usize;
+        let stored = from..from + frame.stored as usize;
         if frame.codec == Codec::Stored {
             bytes.truncate(stored.end);
             return Ok(bytes.split_off(stored.start).freeze());

@@ -1,6 +1,7 @@
 //! Tests of everything below files: sealing, packs, index, manifest, pipeline, repository.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod lengths;
 mod packing;
 mod sealing;
 mod storing;
