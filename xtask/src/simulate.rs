@@ -47,6 +47,15 @@ const SYNC: Played = Played {
     what: "histories",
 };
 
+const VAULT: Played = Played {
+    package: "candor-vault",
+    target: &["--lib"],
+    test: "tests::simulation::many_histories_of_a_vault",
+    count: "CANDOR_VAULT_HISTORIES",
+    first: "CANDOR_VAULT_FIRST",
+    what: "histories",
+};
+
 /// Which simulation.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -65,6 +74,20 @@ enum Simulation {
     /// Histories of several devices that keep a folder in step, with crashes, races, lost records and a cell that is
     /// put back: all folders end the same, and nothing that was saved is lost.
     Sync(Seeds),
+    /// Histories of two devices, their cell and the way between them, with stops at any step, cut power, lost and
+    /// doubled replies, and a cell that is put back: nothing acknowledged is lost, and no false alarm is raised.
+    Vault(ManySeeds),
+}
+
+/// How many, and which, where one takes little time.
+#[derive(clap::Args)]
+struct ManySeeds {
+    /// How many.
+    #[arg(long, visible_alias = "histories", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+    /// Seed of the first one; the others follow it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 /// How many, and which.
@@ -84,6 +107,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
         Simulation::Log(seeds) => play(&LOG, seeds),
         Simulation::Prune(seeds) => play(&PRUNE, seeds),
         Simulation::Sync(seeds) => play(&SYNC, seeds),
+        Simulation::Vault(many) => {
+            let (count, seed) = (many.count, many.seed);
+            play(&VAULT, &Seeds { count, seed })
+        }
     }
 }
 

@@ -130,7 +130,7 @@ pub(crate) fn start(
     threads.push(spawn("vault-pack", move || packer.run(&frame_queue))?);
     let sealed_queue = Arc::new(Mutex::new(sealed_queue));
     let recorder = Arc::new(Mutex::new(recorder));
-    for _ in 0..UPLOADS_IN_FLIGHT {
+    for _ in 0..sink.puts_at_once().clamp(1, UPLOADS_IN_FLIGHT) {
         let uploader = Uploader {
             sink: sink.clone(),
             recorder: recorder.clone(),

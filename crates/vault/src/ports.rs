@@ -10,6 +10,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use candor_wire::ObjectId;
 
+use crate::writer::UPLOADS_IN_FLIGHT;
+
 /// What went wrong underneath, for a person's log; never part of an error's own sentence.
 pub type Cause = Box<dyn Error + Send + Sync>;
 
@@ -54,6 +56,12 @@ pub trait ObjectSink: Send + Sync {
     /// [`crate::writer::UPLOADS_IN_FLIGHT`] threads at once; retries of lost connections are the
     /// implementation's.
     fn put(&self, object: ObjectId, bytes: Bytes) -> Result<(), SinkError>;
+
+    /// How many threads a run may call [`ObjectSink::put`] from at once: at least 1, and at most
+    /// [`crate::writer::UPLOADS_IN_FLIGHT`]. With one, a run's puts come in one order.
+    fn puts_at_once(&self) -> usize {
+        UPLOADS_IN_FLIGHT
+    }
 }
 
 /// Whether the cell has an object, and for how long.

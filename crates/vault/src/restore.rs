@@ -4,7 +4,8 @@
 //! else can write to the target directory while the restore runs. The order of work follows from it:
 //!
 //! 1. **Plan.** The whole tree is read and verified into a plan on disk. Nothing is written to the
-//!    target, so a tampered tree leaves it as it was.
+//!    target, so a tampered tree leaves it as it was. What the cell does not have is no tampering: a
+//!    directory or a file of which a part is missing is listed, and everything else is restored.
 //! 2. **Survey.** What the target already holds is compared. A file that is already right counts as
 //!    done, which is how an interrupted restore goes on; anything else is listed and left alone.
 //! 3. **Fill.** Packs are opened one at a time in storage order. A chunk is verified before a byte
@@ -70,7 +71,7 @@ pub struct RestoreOutcome {
 /// Why a restore could not be finished. What was finished stays; no unfinished file does.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The snapshot's tree could not be read. Nothing was written.
+    /// The snapshot's tree could not be read, or nothing of it is there. Nothing was written.
     #[error("the tree of the snapshot could not be read")]
     Tree(#[source] TreeError),
     /// Content could not be read. No part of it was written.

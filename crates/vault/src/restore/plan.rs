@@ -9,6 +9,7 @@ use super::{Context, RestoreError};
 use crate::chunk::ChunkId;
 use crate::index::Place;
 use crate::node::{self, Entry, Extent, Item, Kind, NodeError, References};
+use crate::ports::SourceError;
 use crate::reader::{ReadError, Reader};
 use crate::report::ProblemKind;
 use crate::tree::{self, ReferenceReader, Step, TreeError, TreeWalk};
@@ -386,8 +387,19 @@ pub(super) fn read_tree(
     let mut directories: Vec<i64> = vec![TOP];
     let (mut last_directory, mut last_file) = (TOP, 0);
     let mut path = PathBuf::new();
-    while let Some(step) = walk.next(reader)? {
+    loop {
         context.check_cancel()?;
+        let step = match walk.next(reader) {
+            Ok(Some(step)) => step,
+            Ok(None) => break,
+            // The rest of this directory is out of reach; those beside it are not.
+            Err(error) if is_missing(&error) && !place.is_empty() => {
+                context.outcome.problems.add(&path, ProblemKind::Damaged);
+                walk.abandon();
+                Step::Leave
+            }
+            Err(error) => return Err(error.into()),
+        };
         let item = match step {
             Step::Leave => {
                 place.pop();
@@ -421,7 +433,11 @@ pub(super) fn read_tree(
             directories.push(last_directory);
         } else if selected == Selected::Whole {
             last_file += 1;
-            add_file(plan, entry, last_file, parent, reader)?;
+            let name = entry.name.clone();
+            if !add_file(plan, entry, last_file, parent, reader)? {
+                let path = path.join(name.as_os_str());
+                context.outcome.problems.add(&path, ProblemKind::Damaged);
+            }
         }
     }
     plan.connection.execute_batch(
@@ -431,15 +447,24 @@ pub(super) fn read_tree(
     Ok(())
 }
 
+/// Whether the cell does not have it. Anything else that is wrong with a tree ends the restore.
+fn is_missing(error: &TreeError) -> bool {
+    matches!(
+        error,
+        TreeError::Read(ReadError::Source(SourceError::Missing { .. }))
+    )
+}
+
+/// Plans a file. Says whether all of its list of chunks is there; if not, it counts as failed.
 fn add_file(
     plan: &Plan,
     entry: Entry,
     id: i64,
     directory: i64,
     reader: &mut Reader<'_>,
-) -> Result<(), RestoreError> {
+) -> Result<bool, RestoreError> {
     let link_to = plan.first_of_group(&entry, id)?;
-    let mut pieces = 0;
+    let (mut pieces, mut state) = (0, FILE_PLANNED);
     if link_to.is_none()
         && let Kind::File {
             size,
@@ -447,16 +472,21 @@ fn add_file(
             extents,
         } = &entry.kind
     {
-        pieces = add_content(plan, id, *size, content, extents.as_deref(), reader)?;
+        match add_content(plan, id, *size, content, extents.as_deref(), reader) {
+            Ok(count) => pieces = count,
+            Err(RestoreError::Tree(error)) if is_missing(&error) => state = FILE_FAILED,
+            Err(error) => return Err(error),
+        }
     }
     plan.add_file(&FileRow {
         id,
         directory,
         entry,
         pieces,
-        state: FILE_PLANNED,
+        state,
         link_to,
-    })
+    })?;
+    Ok(state == FILE_PLANNED)
 }
 
 /// Plans the pieces of a file and returns how many there are.

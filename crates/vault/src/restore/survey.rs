@@ -55,7 +55,8 @@ pub(super) fn survey(
                 let Some(row) = plan.file(file)? else {
                     continue;
                 };
-                if row.link_to.is_some() != links || !names.contains(row.entry.name.as_bytes()) {
+                let is_there = names.contains(row.entry.name.as_bytes());
+                if row.link_to.is_some() != links || row.state == FILE_FAILED || !is_there {
                     continue;
                 }
                 let right = match row.link_to {

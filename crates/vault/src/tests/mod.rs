@@ -4,6 +4,7 @@
 mod lengths;
 mod packing;
 mod sealing;
+mod simulation;
 mod storing;
 mod vectors;
 
