@@ -134,9 +134,14 @@ impl Staged {
         &self.manifest.indexes
     }
 
-    /// Adds to what the head has to condemn.
+    /// Adds to what the head has to condemn, but for what it names itself: a machine that was put back to a copy and
+    /// draws the same random numbers stores the same object again, which nothing named until then.
     pub(crate) fn condemn(&mut self, objects: impl IntoIterator<Item = ObjectId>) {
-        self.condemned.extend(objects);
+        let indexes = self.manifest.indexes.iter().map(|index| index.object);
+        let named: HashSet<ObjectId> = indexes.chain([self.object]).collect();
+        let objects = objects.into_iter();
+        self.condemned
+            .extend(objects.filter(|object| !named.contains(object)));
         self.condemned.sort_unstable();
         self.condemned.dedup();
     }

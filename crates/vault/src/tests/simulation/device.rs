@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -54,6 +54,8 @@ pub(super) struct Luck {
     seed: u64,
     names: AtomicU64,
     salts: AtomicU64,
+    clock: AtomicU64,
+    is_clock_stopped: AtomicBool,
 }
 
 impl Luck {
@@ -62,6 +64,8 @@ impl Luck {
             seed,
             names: AtomicU64::new(0),
             salts: AtomicU64::new(0),
+            clock: AtomicU64::new(0),
+            is_clock_stopped: AtomicBool::new(false),
         }
     }
 }
@@ -80,7 +84,12 @@ impl Entropy for Luck {
     }
 
     fn surroundings(&self) -> [u8; SURROUNDINGS_BYTES] {
-        [7; SURROUNDINGS_BYTES]
+        let is_stopped = self.is_clock_stopped.load(Ordering::Relaxed);
+        let ticks = u64::from(!is_stopped);
+        let time = self.clock.fetch_add(ticks, Ordering::Relaxed);
+        let mut out = [0; SURROUNDINGS_BYTES];
+        out[..8].copy_from_slice(&time.to_be_bytes());
+        out
     }
 }
 
@@ -176,6 +185,11 @@ impl Device {
         };
         device.touch(&device.folder());
         device
+    }
+
+    /// From now on it is always the same time for whoever makes a salt.
+    pub(super) fn stop_clock(&self) {
+        self.luck.is_clock_stopped.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn folder(&self) -> PathBuf {

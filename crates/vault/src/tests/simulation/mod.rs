@@ -39,7 +39,7 @@ use crate::prune::PruneRules;
 use crate::seal::{Aes256Gcm, ObjectType, Opener};
 
 /// Steps of one history before it becomes quiet.
-const STEPS: usize = 16;
+const STEPS: usize = 24;
 
 /// How many histories the suite plays.
 const HISTORIES: u64 = 500;
@@ -157,6 +157,7 @@ impl Journal {
 struct Copy {
     cell: Cell,
     acknowledged: BTreeSet<SnapshotId>,
+    forgotten: BTreeSet<SnapshotId>,
 }
 
 struct World {
@@ -168,9 +169,14 @@ struct World {
     copies: Vec<Copy>,
 }
 
+/// A directory in memory, where there is one: what is durable is decided here, and not by a disk.
+fn place() -> TempDir {
+    TempDir::new_in("/dev/shm").unwrap_or_else(|_| TempDir::new().unwrap())
+}
+
 impl World {
     fn new(seed: u64) -> Self {
-        let top = TempDir::new().unwrap();
+        let top = place();
         let cell = Arc::new(Mutex::new(Cell::default()));
         let journal = Arc::new(Journal::new());
         let device = |number| Device::new(number, top.path(), seed, &cell, &journal);
@@ -240,14 +246,18 @@ impl World {
         self.copies.push(Copy {
             cell: self.cell.lock().unwrap().copy(),
             acknowledged: ledger.acknowledged.clone(),
+            forgotten: ledger.forgotten.clone(),
         });
     }
 
     fn put_back(&mut self, which: usize) {
         let copy = &self.copies[which];
         *self.cell.lock().unwrap() = copy.cell.copy();
-        let acknowledged = copy.acknowledged.clone();
-        self.journal.ledger.lock().unwrap().acknowledged = acknowledged;
+        let mut ledger = self.journal.ledger.lock().unwrap();
+        ledger.acknowledged.clone_from(&copy.acknowledged);
+        // What was forgotten since may be taken off once more, by a request that comes late.
+        ledger.forgotten.extend(&copy.forgotten);
+        drop(ledger);
         // A copy is of the past of what is there now.
         self.copies.truncate(which + 1);
     }
@@ -326,14 +336,14 @@ fn assert_promised(device: &Device, ledger: &Ledger, restores_all: bool) {
 const NAMES: [&str; 6] = ["a", "b", "c", "below/d", "below/e", "below/deep/f"];
 
 fn some_loss(draw: &mut Draw) -> Loss {
-    match draw.below(8) {
+    match draw.below(9) {
         0..3 => Loss::Killed,
         3..6 => Loss::Power {
             index: draw.below(3) > 0,
             states: draw.below(3) > 0,
         },
-        6 => Loss::Everything,
-        _ => Loss::CopiedBack,
+        6 | 7 => Loss::CopiedBack,
+        _ => Loss::Everything,
     }
 }
 
@@ -375,7 +385,7 @@ fn step(world: &mut World, draw: &mut Draw) {
         30..55 => world.run(number, "commits", loss, |device| {
             device.commit().map(|_| ())
         }),
-        55..62 if !is_waiting => {
+        55..63 if !is_waiting => {
             let at = draw.below(8);
             world.run(number, "forgets", loss, |device| {
                 device.open()?;
@@ -386,7 +396,7 @@ fn step(world: &mut World, draw: &mut Draw) {
                 }
             })
         }
-        62..74 if !is_waiting => {
+        63..73 if !is_waiting => {
             let rules = some_rules(draw);
             world.run(number, "stages a prune", loss, |device| {
                 device.open()?;
@@ -394,33 +404,33 @@ fn step(world: &mut World, draw: &mut Draw) {
                 Ok(())
             })
         }
-        74..80 if !is_waiting => {
-            let at = draw.below(4);
+        73..80 if !is_waiting => {
+            let at = draw.below(2);
             world.run(number, "brings back", loss, |device| {
                 device.bring_back(|found| found.get(at).copied())
             })
         }
-        80..84 if !is_waiting => {
+        80..85 if !is_waiting => {
             world.devices[number].copy();
             Ok(())
         }
-        80..86 => {
+        85..89 => {
             world.devices[number].link.stop();
             world.run(number, "is killed", loss, |_| Ok(()))
         }
-        86..92 => {
+        89..93 => {
             world.cell.lock().unwrap().expire();
             Ok(())
         }
-        92..95 => {
+        93..96 => {
             world.deliver_late(draw);
             Ok(())
         }
-        95..98 => {
+        96..99 => {
             world.copy_cell();
             Ok(())
         }
-        98..100 => {
+        99 => {
             let which = draw.below(world.copies.len());
             let line = format!("the cell is put back to copy {which}");
             world.journal.note(line);
@@ -500,6 +510,37 @@ fn the_same_seed_gives_the_same_trace() {
         let trace = play(seed);
         assert!(trace.len() > 2 * STEPS, "{trace:?}");
         assert_eq!(trace, play(seed), "seed {seed}");
+    }
+}
+
+#[test]
+fn everything_happens_in_histories() {
+    let traces: Vec<String> = (1..=80).flat_map(play).collect();
+    let rescues = |line: &&String| line.contains(" rescued") && !line.contains(" 0 rescued");
+    assert!(traces.iter().filter(rescues).count() > 0);
+    let count = |words: &str| traces.iter().filter(|line| line.contains(words)).count();
+    for words in [
+        "[RequestLost]",
+        "[ReplyLost]",
+        "[Twice]",
+        "[Late]",
+        "[Slow]",
+        "[Torn]",
+        "[CellStops(",
+        "[CrashBefore]",
+        "[CrashAfter]",
+        "stopped: Killed",
+        "stopped: Power",
+        "stopped: Everything",
+        "stopped: CopiedBack",
+        "the cell is put back",
+        "older than what I saw",
+        "a person accepts",
+        "Err(Conflict)",
+        "brings back",
+    ] {
+        println!("{words}: {}", count(words));
+        assert!(count(words) > 0, "{words}");
     }
 }
 

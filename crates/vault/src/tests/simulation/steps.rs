@@ -203,6 +203,7 @@ fn a53_no_nonce_is_used_twice_whatever_is_copied_back() {
         }
     }
     play_each(&cases, |world, (step, crash, is_changed)| {
+        world.devices[0].stop_clock();
         fault_at(world, step, crash);
         live(world, Loss::CopiedBack, |world| {
             if is_changed {
