@@ -447,11 +447,14 @@ pub(super) fn read_tree(
     Ok(())
 }
 
-/// Whether the cell does not have it. Anything else that is wrong with a tree ends the restore.
+/// Whether the cell does not have it, or the vault goes on without it since a repair. Anything else that is wrong with a
+/// tree ends the restore.
 fn is_missing(error: &TreeError) -> bool {
     matches!(
         error,
-        TreeError::Read(ReadError::Source(SourceError::Missing { .. }))
+        TreeError::Read(
+            ReadError::Source(SourceError::Missing { .. }) | ReadError::UnknownChunk { .. }
+        )
     )
 }
 
@@ -510,7 +513,7 @@ fn add_content(
         let place = reader
             .locate(reference.id)
             .map_err(RestoreError::Read)?
-            .ok_or(RestoreError::Read(ReadError::UnknownChunk {
+            .ok_or(TreeError::Read(ReadError::UnknownChunk {
                 chunk: reference.id,
             }))?;
         if place.length != reference.length {

@@ -54,7 +54,7 @@ fn two_packs() -> (World, Vec<u8>, Vec<u8>, ChunkId) {
 
 #[test]
 fn a_damaged_pack_is_taken_out_and_comes_back_from_the_source() {
-    let (mut world, a, _, root) = two_packs();
+    let (mut world, a, b, root) = two_packs();
     let pack = pack_of(&world, &a);
     let mut bytes = world.cell.object(pack);
     let middle = bytes.len() / 2;
@@ -76,6 +76,18 @@ fn a_damaged_pack_is_taken_out_and_comes_back_from_the_source() {
     let found = check(&world);
     assert_eq!(found.lost, HashSet::new());
     assert_eq!(found.affected.len(), 2);
+    // Everything else comes back, and what does not is told.
+    let _ = fs::remove_dir_all(world.path("target"));
+    let outcome = world.restore(&world.restore_job(root)).unwrap();
+    let told: Vec<_> = outcome
+        .problems
+        .list
+        .iter()
+        .map(|one| one.path.clone())
+        .collect();
+    assert_eq!(told, [a_file]);
+    assert!(!world.path("target/source/a").exists());
+    assert_eq!(fs::read(world.path("target/source/b")).unwrap(), b);
     // Nothing changed in the folder, and the next backup sends just what is missing.
     let outcome = world.back_up();
     assert!(outcome.stats.bytes_stored > 0);
