@@ -13,6 +13,7 @@ mod bench;
 mod docs;
 mod e2e;
 mod edges;
+mod fuzz;
 mod simulate;
 mod suite;
 mod sys;
@@ -59,6 +60,8 @@ enum Task {
     E2e(e2e::Options),
     /// Measure the program beside its peers.
     Bench(bench::Options),
+    /// Give noise to every decoder and verifier, and look for new ways through them.
+    Fuzz(fuzz::Options),
     /// Play what happens to honest people, many times over, from seeds.
     Simulate(simulate::Options),
     /// Run one command and report what it used (for `bench`, which starts it in a process of its own).
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Task::Advisories { db } => advisories::check(&db),
         Task::E2e(options) => e2e::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Simulate(options) => simulate::run(&options),
         Task::Measure(options) => bench::measure(&options),
     };

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::sys::{self, Failure, Outcome};
-use crate::{bench, docs, e2e, edges, threats, tidy, tools};
+use crate::{bench, docs, e2e, edges, fuzz, threats, tidy, tools};
 
 /// How to run the suite.
 #[derive(clap::Args)]
@@ -43,16 +43,7 @@ fn steps() -> Vec<Step> {
         step("threat table", threats::check),
         step("docs", docs::check),
         step("clippy", clippy),
-        step("deny", || {
-            sys::run(sys::cargo().args([
-                "deny",
-                "--all-features",
-                "check",
-                "bans",
-                "licenses",
-                "sources",
-            ]))
-        }),
+        step("deny", deny),
         step("tests", || {
             let words = [
                 "nextest",
@@ -88,11 +79,20 @@ fn steps() -> Vec<Step> {
             e2e::run_one(scenario)
         }));
     }
+    steps.push(step("fuzz, short", fuzz::run_short));
     steps.push(step("bench, short", bench::run_short));
     steps.push(step("bench of the log, short", bench::run_log_short));
     steps.push(step("bench of the cell, short", bench::run_cell_short));
     steps.push(step("bench of sync, short", bench::run_sync_short));
     steps
+}
+
+/// Licences, sources and banned crates of both workspaces.
+fn deny() -> Outcome {
+    let words = ["--all-features", "check", "bans", "licenses", "sources"];
+    sys::run(sys::cargo().arg("deny").args(words))?;
+    let fuzz = ["deny", "--manifest-path", "fuzz/Cargo.toml"];
+    sys::run(sys::cargo().args(fuzz).args(words))
 }
 
 fn clippy() -> Outcome {

@@ -448,5 +448,7 @@ impl KeyStore {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod noise;
 #[cfg(test)]
 mod tests;

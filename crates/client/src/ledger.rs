@@ -267,5 +267,7 @@ fn check_walk(inner: &Segments, walk: &Walk) -> Result<(), LedgerError> {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod noise;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ pub mod egress;
 pub mod engine;
 mod enrol;
 pub mod epochs;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod home;
 pub mod keystore;
 pub mod ledger;

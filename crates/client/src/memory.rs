@@ -245,9 +245,11 @@ fn load(path: &Path) -> Result<Option<State>, MemoryError> {
         io::ErrorKind::InvalidData => MemoryError::Damaged,
         _ => MemoryError::Storage(error),
     })?;
-    let Some(file) = file else {
-        return Ok(None);
-    };
+    file.map(|file| state_in(&file)).transpose()
+}
+
+/// Reads the bytes of a file.
+fn state_in(file: &[u8]) -> Result<State, MemoryError> {
     let split = file
         .len()
         .checked_sub(CHECK_BYTES)
@@ -272,13 +274,90 @@ fn load(path: &Path) -> Result<Option<State>, MemoryError> {
         .all(|pair| pair[0].vault < pair[1].vault);
     if ascends && log_fits {
         // What is written next is of this build's version.
-        Ok(Some(State {
+        Ok(State {
             version: MEMORY_VERSION,
             ..state
-        }))
+        })
     } else {
         Err(MemoryError::Damaged)
     }
+}
+
+/// A memory whose check is right, with any content (row A37): what is read is written the same, and does not
+/// contradict itself.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn take_noise(body: &[u8]) {
+    let mut file = body.to_vec();
+    file.extend_from_slice(&check_of(body));
+    let Ok(state) = state_in(&file) else {
+        return;
+    };
+    let version = cbor::decode::<State>(body).map(|stored| stored.version);
+    let stored = State {
+        version: version.unwrap_or(MEMORY_VERSION),
+        ..state.clone()
+    };
+    assert_eq!(cbor::encode(&stored), body);
+    assert!(check_cell(&state, state.serial).is_ok());
+    if let Some(log) = &state.log {
+        assert!(check_log(&state, log).is_ok());
+    }
+    for head in &state.heads {
+        assert_eq!(head_of(&state, &head.vault).as_ref(), Some(head));
+        assert!(check_head(&state, &head.vault, Some(head)).is_ok());
+        assert!(check_head(&state, &head.vault, None).is_err());
+    }
+}
+
+/// Where noise begins: a memory with everything in it, and an empty one.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    use candor_log::checkpoint::Checkpoint;
+    use candor_log::note::{KeyKind, VerifierKey};
+    use candor_log::tree::TreeHead;
+    use candor_wire::sign::Ed25519Secret;
+
+    let cell = CellId::from_bytes([0xce; 16]);
+    let origin = candor_wire::cell::log_origin(&cell);
+    let secret = Ed25519Secret::from_seed(&[1; 32]);
+    let signed = VerifierKey::new(&origin, KeyKind::Log, secret.public())
+        .ok()
+        .and_then(|key| {
+            let head = TreeHead::empty();
+            SignedCheckpoint::sign(&Checkpoint { origin, head }, &key, &secret).ok()
+        });
+    let head = |vault: u8| RememberedHead {
+        vault: VaultId::from_bytes([vault; 16]),
+        counter: 3,
+        hash: HeadHash([0x77; 32]),
+        epoch: 1,
+    };
+    let full = State {
+        serial: 2,
+        chain: Some(RememberedChain {
+            length: 5,
+            tip: Link::from_bytes([4; 32]),
+        }),
+        heads: vec![head(1), head(2)],
+        format_floor: 1,
+        suite_floor: 1,
+        log: signed.map(|signed| RememberedLog {
+            checkpoint: signed.bytes(),
+            map_version: 3,
+            witnessed_s: Some(1_800_000_000),
+            witnesses: vec!["w0".to_owned(), "w1".to_owned()],
+        }),
+        ..State::new(cell)
+    };
+    let first = State {
+        version: MEMORY_VERSION_MIN,
+        log: None,
+        ..full.clone()
+    };
+    [full, first, State::new(cell)]
+        .iter()
+        .map(cbor::encode)
+        .collect()
 }
 
 /// The link of the first `length` entries of a chain, worked out from its history.

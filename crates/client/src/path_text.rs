@@ -44,10 +44,12 @@ impl PathText {
         let decode = |hex: &str| -> Option<Vec<u8>> {
             let pairs = hex.as_bytes().chunks_exact(2);
             let whole = pairs.remainder().is_empty();
+            // A sign is no digit, though a number may have one.
+            let digits = hex.bytes().all(|digit| digit.is_ascii_hexdigit());
             let bytes: Option<Vec<u8>> = pairs
                 .map(|pair| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok())
                 .collect();
-            bytes.filter(|_| whole)
+            bytes.filter(|_| whole && digits)
         };
         self.raw
             .as_deref()
@@ -58,5 +60,23 @@ impl PathText {
     /// As a path.
     pub fn to_path(&self) -> PathBuf {
         PathBuf::from(OsStr::from_bytes(&self.to_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sign before a digit makes a number, and no byte in hexadecimal.
+    #[test]
+    fn a37_a_raw_path_is_hexadecimal_or_passed_over() {
+        let path = |raw: &str| PathText {
+            text: "text".to_owned(),
+            raw: Some(raw.to_owned()),
+        };
+        assert_eq!(path("2f61").to_bytes(), b"/a");
+        for raw in ["+5", "2f6", "zz", "-1", "2f+1"] {
+            assert_eq!(path(raw).to_bytes(), b"text", "{raw}");
+        }
     }
 }

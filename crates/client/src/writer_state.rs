@@ -121,3 +121,35 @@ impl WriterState {
         })
     }
 }
+
+/// A state with any content (row A37): what is read is written the same, and no number overflows.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn take_noise(bytes: &[u8]) {
+    let Ok(state) = cbor::decode::<WriterState>(bytes) else {
+        return;
+    };
+    assert_eq!(cbor::encode(&state), bytes);
+    for published in [0, 1, u32::MAX - 1, u32::MAX] {
+        if let Some(next) = state.next(published) {
+            assert!(next > published && next >= state.next);
+        }
+    }
+    assert_eq!(state.runs().len(), state.open.len());
+    assert!(state.snapshots_of(None).is_empty());
+}
+
+/// Where noise begins: a state between two runs, and a new one.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let run = |number| RunKey {
+        number,
+        epoch: 1,
+        encapsulated: vec![0x22; 40],
+        sealed: vec![0x33; 80],
+    };
+    let mut state = WriterState::default();
+    state.published(ObjectId::from_bytes([3; 32]), Vec::new());
+    state.begin(run(4), false);
+    state.begin(run(5), false);
+    vec![cbor::encode(&state), cbor::encode(&WriterState::default())]
+}

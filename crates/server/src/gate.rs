@@ -16,6 +16,9 @@
 //! signature that does not verify get the same reply. Where there is no key, another is tried in its
 //! stead, so that the reply does not come sooner either.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod noise;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -13,6 +13,8 @@ mod cell;
 pub mod clock;
 mod config;
 mod erasures;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gate;
 mod handlers;
 mod housekeeping;

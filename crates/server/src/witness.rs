@@ -17,6 +17,8 @@
 //! anything about a person.
 
 mod folder;
+#[cfg(any(test, fuzzing))]
+pub(crate) use folder::take_noise;
 mod http;
 
 use std::fs::File;

@@ -6,4 +6,6 @@
 #[cfg(feature = "hostile")]
 pub mod hostile;
 pub mod memory;
+#[cfg(feature = "noise")]
+pub mod noise;
 pub mod sample;

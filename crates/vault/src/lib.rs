@@ -12,6 +12,8 @@ mod bloom;
 pub mod chunk;
 pub mod entropy;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod index;
 pub mod index_object;
 pub mod keys;

@@ -284,14 +284,16 @@ fn stamp_of(status: &Status) -> [u8; FIXED_BYTES] {
 }
 
 /// One record of a row.
-struct Record<'a> {
-    name: &'a [u8],
+pub(crate) struct Record<'a> {
+    pub(crate) name: &'a [u8],
     stamp: &'a [u8],
-    entry: (usize, usize),
-    end: usize,
+    /// Where its entry begins and ends.
+    pub(crate) entry: (usize, usize),
+    /// Where the next record begins.
+    pub(crate) end: usize,
 }
 
-fn read_record(block: &[u8], at: usize) -> Option<Record<'_>> {
+pub(crate) fn read_record(block: &[u8], at: usize) -> Option<Record<'_>> {
     let header = block.get(at..at + 6)?;
     let name_length = usize::from(u16::from_le_bytes([header[0], header[1]]));
     let entry_length = u32::from_le_bytes([header[2], header[3], header[4], header[5]]) as usize;

@@ -227,14 +227,36 @@ fn encode(file: &KeyFile) -> Zeroizing<Vec<u8>> {
     out
 }
 
+/// The least work that a file may ask for.
+#[cfg(any(test, fuzzing))]
+pub(super) const fn least_work(salt: [u8; SALT_BYTES]) -> Kdf {
+    Kdf {
+        memory_kib: ARGON2_MEMORY_MIN_KIB,
+        passes: ARGON2_PASSES_MIN,
+        lanes: ARGON2_LANES,
+        salt,
+    }
+}
+
+/// A body with its check.
+#[cfg(any(test, fuzzing))]
+pub(super) fn with_check(body: &[u8]) -> Vec<u8> {
+    let mut file = body.to_vec();
+    file.extend_from_slice(&check_of(body));
+    file
+}
+
+/// The whole file of a header that was read.
+#[cfg(any(test, fuzzing))]
+pub(super) fn whole(file: &KeyFile) -> Vec<u8> {
+    with_check(&encode(file))
+}
+
 /// For tests of other files: a file with these parameters, correct in every other way.
 #[cfg(test)]
 pub(super) fn with_parameters(file: &[u8], change: impl FnOnce(&mut KeyFile)) -> Vec<u8> {
     let body = &file[..file.len() - CHECK_BYTES];
     let mut decoded: KeyFile = minicbor::Decoder::new(body).decode().expect("a valid file");
     change(&mut decoded);
-    let mut out = encode(&decoded).to_vec();
-    let check = check_of(&out);
-    out.extend_from_slice(&check);
-    out
+    whole(&decoded)
 }

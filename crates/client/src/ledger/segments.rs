@@ -65,7 +65,7 @@ fn place(sequence: u64) -> [u8; 23] {
 }
 
 /// Reads the next frame: `None` at the end or where it is not whole.
-fn frame(reader: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn frame(reader: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     let read = reader.read(&mut length[..1])?;
     if read == 0 {
@@ -388,6 +388,59 @@ impl Segments {
             fs::remove_file(self.segment_path(*oldest))?;
             durable::sync_folder_of(&self.segment_path(*oldest))?;
         }
+    }
+
+    /// A ledger without files, for noise.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn in_memory(key: &LedgerKey) -> Self {
+        Self {
+            folder: PathBuf::new(),
+            key: LedgerKey::from_bytes(key.as_bytes()),
+            entropy: Arc::new(candor_vault::SystemEntropy),
+            device: DeviceId::from_bytes([0; 16]),
+            public: Ed25519Public::from_bytes([0; 32]),
+            sequence: 0,
+            hash: FIRST_HASH,
+            newest: None,
+            segment_max_bytes: SEGMENT_MAX_BYTES,
+        }
+    }
+
+    /// The bytes of a segment with these records, from number 1 on.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn segment_of(&self, records: &[Record]) -> Vec<u8> {
+        let mut segment = Vec::new();
+        for record in records {
+            let sealed = seal_small::seal(
+                self.key.as_bytes(),
+                &place(record.sequence),
+                &cbor::encode(record),
+                self.entropy.as_ref(),
+            );
+            let sealed = sealed.expect("the system has random bytes");
+            segment.extend_from_slice(&(sealed.len() as u32).to_be_bytes());
+            segment.extend_from_slice(&sealed);
+        }
+        segment
+    }
+
+    /// Reads a segment from memory, of which the records up to `signed` must be there.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn walk_bytes(
+        &self,
+        mut segment: &[u8],
+        signed: u64,
+        visit: &mut dyn FnMut(Record),
+    ) -> Result<u64, LedgerError> {
+        let mut walk = Walk {
+            sequence: 0,
+            hash: FIRST_HASH,
+            end_bytes: 0,
+            is_torn: false,
+            hash_at_head: None,
+        };
+        self.walk_segment(&mut segment, signed, &mut walk, visit)?;
+        Ok(walk.sequence)
     }
 
     /// Small segments, so that a test sees retention without writing megabytes.

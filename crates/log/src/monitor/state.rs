@@ -221,7 +221,10 @@ impl WatchState {
             let before = newest.as_ref().map_or(0, |map| map.version);
             // A label that is no version cannot be decoded from a log; here it counts as version 0.
             let version = leaf.state_map_version().unwrap_or(0);
-            self.content.unordered_maps += u64::from(before.checked_add(1) != Some(version));
+            let follows = before.checked_add(1) == Some(version);
+            let unordered = &mut self.content.unordered_maps;
+            // A stored count may be any: at its end it stays there, and does not begin anew.
+            *unordered = unordered.saturating_add(u64::from(!follows));
             *newest = Some(StoredMapLeaf {
                 index: self.content.position,
                 version,
@@ -239,7 +242,7 @@ impl WatchState {
             self.labels.insert(sighting.label);
             self.content.sightings.push(sighting);
         } else {
-            self.content.left_off += 1;
+            self.content.left_off = self.content.left_off.saturating_add(1);
         }
     }
 }

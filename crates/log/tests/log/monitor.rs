@@ -484,6 +484,23 @@ fn a16_the_newest_version_of_the_state_map_is_seen() {
     assert_eq!(seen(&twice), (newest(4, 0), 3));
 }
 
+/// A count in a stored state may be any: at its end it stays there, and nothing overflows.
+#[test]
+fn a37_a_stored_count_at_its_end_stays_there() {
+    let mut bytes = WatchState::new().to_bytes();
+    assert_eq!(bytes.pop(), Some(0), "the last field is the count");
+    bytes.extend_from_slice(&[0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    let state = WatchState::from_bytes(&bytes).unwrap();
+    let known = Known {
+        stated: &[],
+        kinds: &[],
+        label: &label,
+    };
+    let mut watch = Watch::new(state, &known, 1).unwrap();
+    watch.feed(0, &Leaf::state_map(9, &[7; 32])).unwrap();
+    assert_eq!(watch.into_state().unordered_maps(), u64::MAX);
+}
+
 /// A state's canonical bytes with these sightings (place, kind, n, class), and with the leaf of a state
 /// map at a place.
 fn state_bytes(position: u64, sightings: &[(u64, u8, u64, u8)], map: Option<u64>) -> Vec<u8> {

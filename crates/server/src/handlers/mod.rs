@@ -10,6 +10,8 @@ mod objects;
 
 pub(crate) use chain::FROM_MAX_DIGITS;
 pub(crate) use log::LOG_PREFIX;
+#[cfg(any(test, fuzzing))]
+pub(crate) use objects::range;
 
 use std::sync::Arc;
 

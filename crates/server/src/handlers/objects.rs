@@ -141,7 +141,7 @@ async fn give_up(shared: &Shared, key: ObjectKey) {
 }
 
 /// The one range that a header asks for, within `size` bytes: first byte, and the one after the last.
-fn range(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>, Refusal> {
+pub(crate) fn range(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>, Refusal> {
     let Some(value) = headers.get(RANGE) else {
         return Ok(None);
     };
