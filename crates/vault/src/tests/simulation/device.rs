@@ -129,7 +129,7 @@ pub(super) struct Device {
     pub(super) memory: Option<Mark>,
     /// What is staged and not committed.
     pub(super) waits: Option<Staged>,
-    /// It noticed a cell that was put back, and nobody accepted it yet.
+    /// The cell showed something older, and nobody accepted it yet.
     has_noticed: bool,
     /// Of the copy of the machine: what it remembered, and how many salts it had drawn.
     copied: Option<(Option<Mark>, u64)>,
@@ -309,6 +309,9 @@ impl Device {
                 .note(format!("d{} says: older than what I saw", self.number));
             return Err(Fail::Stale);
         }
+        // The other device may have gone on so far that numbers tell nothing any more. Then it is up to the log,
+        // which is not played here.
+        self.has_noticed = false;
         if let Some(head) = &shown {
             self.remember(head)?;
         }
