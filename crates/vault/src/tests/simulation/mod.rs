@@ -12,7 +12,7 @@
 //! * the same seed gives the same trace.
 //!
 //! The cell and the rollback memory are models in small of `store`, `server` and `client`, which this crate may not
-//! know; everything else is the real thing, on a real disk.
+//! know; everything else is the real thing, on real files.
 
 mod cell;
 mod device;
