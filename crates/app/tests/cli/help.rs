@@ -64,7 +64,7 @@ fn wrong_usage_exits_with_2() {
         );
         assert!(!ended.stderr.is_empty());
     }
-    person.run(["backup", "check", "--repair"]).must(2);
+    person.run(["backup", "drill", "--files", "0"]).must(2);
     person
         .run(["consent", "off", "backup", "--erase", "--keep"])
         .must(2);
