@@ -241,10 +241,10 @@ fn check(app: &App, door: &mut Door, read_data: bool, repair: bool) -> Outcome {
     object(&app.ui, "checked", &checked)?;
     app.ui.data(&views::check(&checked).join("\n"))?;
     let damaged = checked.damaged.len() as u64;
-    if damaged == 0 {
+    if damaged == 0 && checked.affected.is_empty() {
         return Ok(());
     }
-    if checked.repaired >= damaged {
+    if damaged == 0 || (repair && checked.unrepaired == 0) {
         return Err(Failure::new(
             Kind::Partial,
             "the files above lack what was damaged or missing, until it is sent again",

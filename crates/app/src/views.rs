@@ -449,7 +449,7 @@ pub(crate) fn check(view: &CheckView) -> Vec<String> {
             .iter()
             .map(|path| format!("needs it: {}", shown(&path.text))),
     );
-    if view.damaged.is_empty() {
+    if view.damaged.is_empty() && view.affected.is_empty() {
         lines.push("nothing is missing or damaged".to_owned());
     }
     if view.repaired > 0 {

@@ -3,12 +3,12 @@
 //! A check is an errand. A repair writes, and needs the consent of the service whose vault it is: it takes what is missing
 //! or damaged out of the vault's lists, so that the next backup sends it again.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use candor_consent::{Backup, Sync};
-use candor_vault::check::{self, CheckError, CheckReport};
+use candor_vault::check::{self, CheckError, CheckReport, Damage};
 use candor_vault::repair;
 use candor_vault::report::Cancel;
 use candor_wire::errand::Purpose;
@@ -25,7 +25,7 @@ use crate::restore_flow::Session;
 struct Found {
     vault: VaultId,
     /// What it cannot use.
-    lost: HashSet<ObjectId>,
+    lost: HashMap<ObjectId, Damage>,
 }
 
 impl Engine {
@@ -63,16 +63,31 @@ impl Engine {
         }
         if repairs {
             let stop = Cancel::default();
-            view.repaired = pump(events, cancel, &stop, |events| {
-                let each = found.iter().map(|one| self.repair(one, events, &stop));
-                each.sum::<Result<u64, Failure>>()
-            })?;
+            (view.repaired, view.unrepaired) = pump(events, cancel, &stop, |events| {
+                let (mut repaired, mut unrepaired) = (0, 0);
+                for one in &found {
+                    let done = self.repair(one, events, &stop).unwrap_or_else(|failure| {
+                        let failure = self.alarmed(failure);
+                        let vault = one.vault;
+                        events.step(format!(
+                            "vault {vault} is not repaired: {}",
+                            failure.sentence
+                        ));
+                        false
+                    });
+                    *(if done { &mut repaired } else { &mut unrepaired }) += one.lost.len() as u64;
+                }
+                (repaired, unrepaired)
+            });
+            if stop.is_cancelled() {
+                return Err(failure::interrupted());
+            }
         }
         Ok(View::Checked(view))
     }
 
-    /// Takes what is lost out of a vault. Says how many objects that were.
-    fn repair(&self, found: &Found, events: &Events, cancel: &Cancel) -> Result<u64, Failure> {
+    /// Takes what is lost out of a vault. False if this device may not.
+    fn repair(&self, found: &Found, events: &Events, cancel: &Cancel) -> Result<bool, Failure> {
         let vault = Some(found.vault);
         let begun = if self.is_synced_vault(&found.vault) {
             self.begin_writing::<Sync>(vault, events, cancel, || Ok(()))
@@ -87,21 +102,27 @@ impl Engine {
                     "vault {} is not repaired: this device has no consent to write to it; try it on the one that backs it up",
                     found.vault
                 ));
-                return Ok(0);
+                return Ok(false);
             }
             Err(failure) => return Err(failure),
         };
-        let moved = self.change_vault(&mut held.open, |open| {
+        let open = &held.open;
+        let lost = repair::still_lost(&open.repository, &found.lost, &*open.objects)?;
+        self.change_vault(&mut held.open, |open| {
             let sink = Arc::clone(&open.objects);
-            Ok(repair::stage(&open.repository, &found.lost, &*sink)?)
+            Ok(repair::stage(&open.repository, &lost, &*sink)?)
         })?;
-        Ok(if moved { found.lost.len() as u64 } else { 0 })
+        Ok(true)
     }
 }
 
 impl Session<'_> {
     /// Checks one vault, adds to the view what was found, and returns what cannot be used.
-    fn check(&self, vault: VaultId, view: &mut CheckView) -> Result<HashSet<ObjectId>, Failure> {
+    fn check(
+        &self,
+        vault: VaultId,
+        view: &mut CheckView,
+    ) -> Result<HashMap<ObjectId, Damage>, Failure> {
         let held = self.open(vault)?;
         let open = &held.open;
         let moved = || open.objects.moved_bytes();

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use candor_vault::node::{Entry, Item, Kind, Root};
-use candor_vault::report::Cancel;
+use candor_vault::report::{Cancel, ProblemKind};
 use candor_vault::restore::RestoreJob;
 use candor_vault::{SnapshotEntry, browse};
 use candor_wire::errand::Purpose;
@@ -17,7 +17,7 @@ use candor_wire::errand::Purpose;
 use crate::browse_flow::browse_failed;
 use crate::commands::{DrillView, Event, Failure, FailureKind, View};
 use crate::device_store::Drill;
-use crate::engine::Engine;
+use crate::engine::{Engine, lock};
 use crate::path_text::PathText;
 use crate::restore_flow::{Held, Session, SnapshotSpec};
 use crate::sets::LATEST;
@@ -33,6 +33,15 @@ const FILES_MAX: u32 = 10_000;
 
 /// Bytes that are compared at once.
 const COMPARED_AT_ONCE_BYTES: usize = 64 << 10;
+
+/// Where files come back to, below the folder for scratch.
+const FOLDER: &str = "drill";
+
+/// Removes what a drill left that did not end.
+pub(crate) fn sweep(home: &Path) {
+    // Whatever hinders it hinders the next drill, which says so.
+    let _ = remove_tree(&home.join("scratch").join(FOLDER));
+}
 
 /// Nanoseconds in a second.
 const NANOS: i64 = 1_000_000_000;
@@ -139,6 +148,8 @@ impl Engine {
                     .with_hint("`candor backup run --all` makes one"),
             );
         }
+        // One at a time: they share a folder, in which nothing stays.
+        let _alone = lock(&self.drilling);
         let drilled = self.read_back(Purpose::Restore, events, cancel, |session| {
             let each = names.iter().map(|name| session.drill(name, size));
             each.collect::<Result<Vec<_>, _>>()
@@ -175,7 +186,7 @@ impl Session<'_> {
             return Ok(view);
         }
         let scratch = self.engine.scratch()?;
-        let target = scratch.join("drill");
+        let target = scratch.join(FOLDER);
         let wipe = || remove_tree(&target).map_err(|error| Failure::of(&error));
         wipe()?;
         let job = RestoreJob {
@@ -187,7 +198,11 @@ impl Session<'_> {
             durable: false,
         };
         // What a restore cannot set here, such as an owner, is not what a drill is about.
-        let compared = self.restore(&held.open, &job).and_then(|_| {
+        let compared = self.restore(&held.open, &job).and_then(|outcome| {
+            let mut problems = outcome.problems.list.iter();
+            if let Some(lost) = problems.find(|one| one.kind == ProblemKind::Damaged) {
+                return Err(cannot_come_back(&lost.path));
+            }
             let mut reader = held.open.repository.reader(&*held.open.objects);
             let root = browse::root(&mut reader, entry.root);
             let root = root.map_err(|error| browse_failed(&error))?;
@@ -228,6 +243,17 @@ impl Session<'_> {
     }
 }
 
+fn cannot_come_back(path: &Path) -> Failure {
+    Failure::new(
+        FailureKind::Integrity,
+        format!(
+            "{} cannot be restored: the cell does not have all of it",
+            path.display()
+        ),
+    )
+    .with_hint("`candor backup check --read-data` tells what is missing")
+}
+
 /// Compares what came back with the sources, where those are as they were.
 fn compare(
     view: &mut DrillView,
@@ -238,7 +264,11 @@ fn compare(
     for file in drawn {
         let copy = target.join(&file.path);
         let failed = |error: io::Error| Failure::of(&error);
-        let metadata = fs::symlink_metadata(&copy).map_err(failed)?;
+        let metadata = match fs::symlink_metadata(&copy) {
+            // It could not be made here, which was told.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            there => there.map_err(failed)?,
+        };
         view.files += 1;
         view.bytes += metadata.len();
         let source = root.and_then(|root| source_of(root, &file.path));

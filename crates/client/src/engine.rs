@@ -95,6 +95,8 @@ pub struct Engine {
     store: Mutex<DeviceStore>,
     vaults: Vaults,
     runs: Mutex<BTreeMap<String, Cancel>>,
+    /// Held by a drill.
+    pub(crate) drilling: Mutex<()>,
 }
 
 /// A lock of data that is never left half changed: a panic elsewhere does not spoil it.
@@ -124,6 +126,7 @@ impl Engine {
         };
         let store = DeviceStore::open(&home.device_store())?;
         let chain = cached_chain(&store, account, &keys)?;
+        crate::drill_flow::sweep(home.path());
         let ledger = open_ledger(&home, &keys, &clock, &entropy)?;
         let memory = Memory::open(&home.memory(), keys.cell().cell())?;
         let facts = Facts {
@@ -164,6 +167,7 @@ impl Engine {
             store: Mutex::new(store),
             vaults: Vaults::default(),
             runs: Mutex::default(),
+            drilling: Mutex::default(),
         })
     }
 
@@ -494,11 +498,6 @@ impl Engine {
         cancel: &Cancel,
     ) -> Result<VaultHold<'_>, Failure> {
         self.vaults.hold(vault, cancel)
-    }
-
-    /// Whether nobody works on a vault just now.
-    pub(crate) fn is_free(&self, vault: VaultId) -> bool {
-        !lock(&self.vaults.held).contains(&vault)
     }
 
     /// Registers a run of a set, unless one is at work.

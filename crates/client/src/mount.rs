@@ -19,7 +19,7 @@ pub(crate) use keeper::{Keeper, Trouble, Way, Work};
 /// The name of the link to a set's newest snapshot.
 const NEWEST: &str = "latest";
 
-/// Digits of a snapshot's id behind its time, where two of a set are of the same second.
+/// Digits of a snapshot's id behind its time, where several of a set are of the same second.
 const ID_DIGITS: usize = 8;
 
 /// A snapshot of the mounted ones.
@@ -27,6 +27,7 @@ const ID_DIGITS: usize = 8;
 pub(crate) struct Shown {
     /// The name of its folder.
     pub(crate) name: String,
+    pub(crate) id: String,
     pub(crate) time: Millis,
     pub(crate) root: ChunkId,
     pub(crate) reader: Arc<RandomReader>,
@@ -43,14 +44,9 @@ impl Catalog {
     pub(crate) fn add(&mut self, snapshots: &[SnapshotEntry], reader: &Arc<RandomReader>) {
         for entry in snapshots {
             let set = self.sets.entry(folder_name(&entry.set)).or_default();
-            let plain = time_name(entry.time);
-            let name = if set.iter().any(|other| other.name == plain) {
-                format!("{plain}-{}", &entry.id.to_string()[..ID_DIGITS])
-            } else {
-                plain
-            };
             set.push(Shown {
-                name,
+                name: time_name(entry.time),
+                id: entry.id.to_string(),
                 time: entry.time,
                 root: entry.root,
                 reader: Arc::clone(reader),
@@ -58,10 +54,24 @@ impl Catalog {
         }
     }
 
-    /// Puts the snapshots of sets that several vaults have in order.
+    /// Puts snapshots in order and tells those of one second apart.
     pub(crate) fn finish(mut self) -> Self {
         for set in self.sets.values_mut() {
-            set.sort_by(|a, b| (a.time, &a.name).cmp(&(b.time, &b.name)));
+            let one_vault = set
+                .windows(2)
+                .all(|two| Arc::ptr_eq(&two[0].reader, &two[1].reader));
+            // A vault lists its snapshots in the order in which they were made; clocks may have been wrong.
+            if !one_vault {
+                set.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+            }
+            let mut times: BTreeMap<String, usize> = BTreeMap::new();
+            for shown in set.iter() {
+                *times.entry(shown.name.clone()).or_default() += 1;
+            }
+            for shown in set.iter_mut().filter(|shown| times[&shown.name] > 1) {
+                let digits = shown.id.get(..ID_DIGITS).unwrap_or(&shown.id);
+                shown.name = format!("{}-{digits}", shown.name);
+            }
         }
         self
     }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candor_vault::RandomReader;
 use candor_vault::report::Cancel;
+use candor_vault::{RandomReader, SnapshotEntry};
 use candor_wire::VaultId;
 use candor_wire::errand::Purpose;
 use candor_wire::limits::ERRAND_MAX_MS;
@@ -26,6 +26,9 @@ use crate::restore_flow::Session;
 /// When the errand is renewed without being asked: half of the time for which it is good.
 const ERRAND_AGE: Duration = Duration::from_millis(ERRAND_MAX_MS as u64 / 2);
 
+/// How long the end of a mount is waited for.
+const UNMOUNT_WAIT: Duration = Duration::from_secs(3);
+
 /// Of how many paths problems are told: somebody may read all of a damaged vault.
 const TOLD_MAX: usize = 10_000;
 
@@ -34,6 +37,10 @@ struct MountedVault {
     vault: VaultId,
     way: Arc<Way>,
     reader: Arc<RandomReader>,
+    /// The newest keys that the reader has.
+    epoch: u32,
+    /// What it listed when it was last opened.
+    snapshots: Vec<SnapshotEntry>,
 }
 
 /// A mount, seen from the command's thread.
@@ -99,7 +106,7 @@ impl Engine {
 impl Mount<'_> {
     fn run(&mut self, target: &Path) -> Result<View, Failure> {
         self.open_vaults()?;
-        self.look()?;
+        self.show();
         let catalog = self.shelf.get();
         let filesystem = Mounted::new(
             self.shelf.clone(),
@@ -138,8 +145,14 @@ impl Mount<'_> {
             let objects = Arc::clone(&held.open.objects);
             let way = Arc::new(Way::new(objects, self.keeper.clone()));
             let source: Arc<dyn candor_vault::ObjectSource> = Arc::clone(&way) as _;
-            let reader = Arc::new(RandomReader::new(&held.open.repository, source));
-            self.vaults.push(MountedVault { vault, way, reader });
+            let repository = &held.open.repository;
+            self.vaults.push(MountedVault {
+                vault,
+                way,
+                reader: Arc::new(RandomReader::new(repository, source)),
+                epoch: repository.keys().current_epoch(),
+                snapshots: repository.manifest().snapshots.clone(),
+            });
         }
         match damaged {
             Some(failure) if self.vaults.is_empty() => Err(failure),
@@ -147,16 +160,14 @@ impl Mount<'_> {
         }
     }
 
-    /// Puts together which snapshots there are now. Those of a vault that a run is busy with stay as they were.
-    fn look(&self) -> Result<(), Failure> {
+    /// Shows what was listed when each vault was last opened.
+    fn show(&self) {
         let mut catalog = Catalog::default();
         for one in &self.vaults {
-            let held = self.session.open(one.vault)?;
-            catalog.add(&held.open.repository.manifest().snapshots, &one.reader);
+            catalog.add(&one.snapshots, &one.reader);
         }
         self.shelf.put(catalog.finish());
         self.keeper.listed();
-        Ok(())
     }
 
     /// Does what readers ask for, until the person or the system ends the mount.
@@ -207,18 +218,43 @@ impl Mount<'_> {
         self.keeper.connected();
     }
 
-    /// Looks for new snapshots; while there is no way to the cell, those that were known stay.
-    fn refresh(&self) {
-        if self
-            .vaults
-            .iter()
-            .any(|one| !self.session.is_free(one.vault))
-        {
+    /// Looks for new snapshots. Those of a vault that a run is busy with, or that cannot be opened, stay as they were.
+    fn refresh(&mut self) {
+        let session = &self.session;
+        let synced = session.engine.sync_chain(&session.api);
+        if let Err(failure) = synced {
+            self.told_once(failure);
             return;
         }
-        if let Err(failure) = self.look()
-            && failure.kind == FailureKind::Integrity
-        {
+        for place in 0..self.vaults.len() {
+            if let Err(failure) = self.refresh_one(place) {
+                self.told_once(failure);
+            }
+        }
+        self.show();
+    }
+
+    fn refresh_one(&mut self, place: usize) -> Result<(), Failure> {
+        let one = &mut self.vaults[place];
+        let Some(held) = self.session.open_if_free(one.vault)? else {
+            return Ok(());
+        };
+        let repository = &held.open.repository;
+        let epoch = repository.keys().current_epoch();
+        if epoch != one.epoch {
+            // What is open goes on with the reader that it has; its snapshots are of the keys before.
+            let source: Arc<dyn candor_vault::ObjectSource> = Arc::clone(&one.way) as _;
+            one.reader = Arc::new(RandomReader::new(repository, source));
+            one.epoch = epoch;
+        }
+        one.snapshots.clone_from(&repository.manifest().snapshots);
+        Ok(())
+    }
+
+    /// A cell that is away is no news; anything wrong is told, and told once.
+    fn told_once(&mut self, failure: Failure) {
+        let is_news = failure.kind == FailureKind::Integrity;
+        if is_news && self.told.insert(failure.sentence.clone()) {
             let failure = self.session.engine.alarmed(failure);
             self.session.events.step(failure.sentence);
         }
@@ -258,10 +294,17 @@ fn counted(count: usize, one: &str, many: &str) -> String {
 /// Ends a mount.
 fn unmount(target: &Path, background: BackgroundSession) -> Result<(), Failure> {
     // Somebody unmounted it; perhaps something else is mounted there by now.
-    if background.guard.is_finished() || background.umount_and_join().is_ok() {
+    if background.guard.is_finished() {
         return Ok(());
     }
-    // In use. It goes from the tree now, and whoever is in it gets errors.
+    // Of one that is in use, `fusermount3` takes away the name alone, and the connection lasts as long as its users.
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(background.umount_and_join().is_ok()));
+    match ended.recv_timeout(UNMOUNT_WAIT) {
+        Ok(true) | Err(_) => return Ok(()),
+        Ok(false) => {}
+    }
+    // In use, and root's own. It goes from the tree now, and whoever is in it gets errors.
     let detached = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
     detached.map_err(|error| {
         Failure::new(

@@ -145,6 +145,10 @@ impl<'e> Session<'e> {
 
     pub(crate) fn open(&self, vault: VaultId) -> Result<Held<'e>, Failure> {
         let hold = self.engine.hold_vault(vault, self.cancel)?;
+        self.open_held(hold, vault)
+    }
+
+    fn open_held(&self, hold: VaultHold<'e>, vault: VaultId) -> Result<Held<'e>, Failure> {
         let objects = self
             .engine
             .objects(Arc::clone(&self.api), vault, self.cancel);
@@ -152,9 +156,14 @@ impl<'e> Session<'e> {
         Ok(Held::new(hold, open))
     }
 
-    /// Whether nobody works on a vault just now.
-    pub(crate) fn is_free(&self, vault: VaultId) -> bool {
-        self.engine.is_free(vault)
+    /// Opens a vault, unless somebody works on it just now.
+    pub(crate) fn open_if_free(&self, vault: VaultId) -> Result<Option<Held<'e>>, Failure> {
+        let at_once = Cancel::default();
+        at_once.cancel();
+        let Ok(hold) = self.engine.hold_vault(vault, &at_once) else {
+            return Ok(None);
+        };
+        self.open_held(hold, vault).map(Some)
     }
 
     /// Restores from a vault that is open.

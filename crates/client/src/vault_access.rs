@@ -111,8 +111,16 @@ impl Engine {
             epoch: head.epoch,
             is_run: head.runs.is_some(),
         };
-        if !known.is_run && !self.has_epoch(api, view, vault, known.epoch)? {
-            return Err(disagreement());
+        let newest = |view: &ChainView| view.epoch(Some(vault)).map_or(0, |record| record.epoch);
+        if !known.is_run && known.epoch > newest(view) {
+            // Another device may have begun it just now. Then the head is judged by the newer chain, in which its
+            // signer may be revoked. One of a number that nobody began would make every later head look older.
+            self.sync_chain(api)?;
+            let newer = self.view()?;
+            if known.epoch > newest(&newer) {
+                return Err(disagreement());
+            }
+            return self.read_head(api, &newer, vault);
         }
         let seen = known.seen(vault);
         self.memory.check_successor(&seen, head.previous.as_ref())?;
@@ -121,23 +129,6 @@ impl Engine {
         }
         self.memory.remember_head(seen)?;
         Ok(Some(known))
-    }
-
-    /// Whether a vault has an epoch of that number. Another device may have begun it just now: then the chain is
-    /// read once more. A head with a number that nobody began would make every later one look older.
-    fn has_epoch(
-        &self,
-        api: &Api,
-        view: &ChainView,
-        vault: VaultId,
-        epoch: u32,
-    ) -> Result<bool, Failure> {
-        let newest = |view: &ChainView| view.epoch(Some(vault)).map_or(0, |record| record.epoch);
-        if epoch <= newest(view) {
-            return Ok(true);
-        }
-        self.sync_chain(api)?;
-        Ok(epoch <= newest(&self.view()?))
     }
 
     /// Opens a vault over a connection whose chain was synced. A damaged local index is thrown away
@@ -151,11 +142,12 @@ impl Engine {
         self.memory.check_format(seal::FORMAT, seal::SUITE)?;
         let view = self.view()?;
         let writer = view.writer_of(&vault);
+        let head = self.read_head(objects.api(), &view, vault)?;
+        // After the head: it may be sealed under keys that were begun meanwhile.
         let keys = match writer {
             Some(_) => None,
             None => Some(self.vault_keys(vault)?),
         };
-        let head = self.read_head(objects.api(), &view, vault)?;
         if writer == Some(self.facts.device) {
             let (repository, run) = self.open_own_run(&view, vault, head, &objects, events)?;
             return Ok(OpenVault {
@@ -325,6 +317,7 @@ impl Engine {
                 self.check_keys(open, staged.epoch())?;
                 let view = self.view()?;
                 let head = self.read_head(api, &view, open.vault)?;
+                self.check_keys(open, staged.epoch())?;
                 Ok(Moved::Faster(head.ok_or_else(renewed_meanwhile)?))
             }
             Err(error) if error.is_not_found() => Ok(Moved::Gone),

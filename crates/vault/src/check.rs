@@ -1,7 +1,7 @@
 //! Checks a vault: that every object is there, every directory can be read, every chunk has a
 //! place, and, when asked for, that every stored byte is what its name promises.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -85,7 +85,7 @@ pub struct CheckReport {
     /// Objects that are missing or altered, at most [`PROBLEMS_MAX`].
     pub damaged: Vec<DamagedObject>,
     /// All of them, for a repair.
-    pub lost: HashSet<ObjectId>,
+    pub lost: HashMap<ObjectId, Damage>,
     /// Files and directories that depend on them, at most [`PROBLEMS_MAX`].
     pub affected: Vec<Affected>,
     /// How many more of both there are.
@@ -99,7 +99,7 @@ impl CheckReport {
     }
 
     fn damage(&mut self, object: ObjectId, damage: Damage) {
-        self.lost.insert(object);
+        self.lost.insert(object, damage);
         if self.damaged.len() < PROBLEMS_MAX {
             self.damaged.push(DamagedObject { object, damage });
         } else {
@@ -360,7 +360,7 @@ impl Check<'_> {
             {
                 Some(place)
                     if place.length == reference.length
-                        && !self.report.lost.contains(&place.pack) => {}
+                        && !self.report.lost.contains_key(&place.pack) => {}
                 _ => return Ok(false),
             }
         }

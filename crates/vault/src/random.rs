@@ -41,6 +41,9 @@ pub const RANDOM_FRAMES_BYTES: usize = 48 * 1024 * 1024;
 /// Most bytes of pack tables that are kept. One pack of small files has 200 KB of them.
 const RANDOM_TABLES_BYTES: usize = 16 * 1024 * 1024;
 
+/// What one thing that is kept counts at least, in bytes: their number is bounded, too.
+const ENTRY_MIN_BYTES: usize = 16 * 1024;
+
 /// Steps in which packs are read, in bytes of plaintext. The cell sees which part of an object it is asked for; with
 /// the exact length of a frame it could compare what somebody reads with the chunks of files that it knows.
 pub const READ_STEP_BYTES: u64 = 1024 * 1024;
@@ -135,7 +138,8 @@ impl RandomReader {
             return Ok(frame);
         }
         let frame = self.fetch_frame(place)?;
-        self.kept().frames.insert(key, frame.len(), frame.clone());
+        let bytes = frame.len().max(ENTRY_MIN_BYTES);
+        self.kept().frames.insert(key, bytes, frame.clone());
         Ok(frame)
     }
 
@@ -160,8 +164,8 @@ impl RandomReader {
         let from = opened.start + (start - around) as usize;
         let stored = from..from + frame.stored as usize;
         if frame.codec == Codec::Stored {
-            bytes.truncate(stored.end);
-            return Ok(bytes.split_off(stored.start).freeze());
+            // A copy, since the rest of what was fetched would stay with it.
+            return Ok(Bytes::copy_from_slice(&bytes[stored]));
         }
         let mut out = Vec::new();
         decompress(&bytes[stored], frame.plaintext as usize, &mut out).map_err(|_| malformed())?;
@@ -181,7 +185,7 @@ impl RandomReader {
         let opener = Opener::new(&self.keys, ObjectType::Pack, &header, size)
             .map_err(|source| ReadError::Seal { object, source })?;
         let pack = Arc::new(KnownPack { opener, table });
-        let bytes = contents.table.len();
+        let bytes = contents.table.len().max(ENTRY_MIN_BYTES);
         self.kept().packs.insert(object, bytes, Arc::clone(&pack));
         Ok(pack)
     }

@@ -438,6 +438,8 @@ pub struct CheckView {
     pub read_data: bool,
     /// How many of the damaged or missing objects the vaults do without from now on.
     pub repaired: u64,
+    /// How many are in vaults that could not be repaired from here.
+    pub unrepaired: u64,
 }
 
 /// Result of a drill of one set.

@@ -7,7 +7,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use candor_vault::RandomReader;
-use candor_vault::node::{self, Entry, LinkGroup, References};
+use candor_vault::name::Name;
+use candor_vault::node::{self, Entry, References};
 use candor_vault::tree::TreeError;
 
 use super::Shown;
@@ -66,17 +67,17 @@ impl SnapshotNode {
 }
 
 /// What makes a node the one that it is.
-#[derive(Hash, PartialEq, Eq, Clone, Copy)]
+#[derive(Hash, PartialEq, Eq)]
 pub(super) enum Identity<'a> {
     Named {
         parent: u64,
         name: &'a [u8],
     },
-    /// All names of a file with several.
+    /// All names of a file with several, as long as nothing but the name differs: a file that changed while its names
+    /// were read is two.
     Linked {
         snapshot: &'a str,
-        set: &'a str,
-        group: [u8; 16],
+        entry: Arc<[u8]>,
     },
 }
 
@@ -180,16 +181,17 @@ pub(super) fn identity_of<'a>(
     parent: u64,
     entry: &'a Entry,
 ) -> Identity<'a> {
-    match entry.link {
-        Some(LinkGroup(group)) => Identity::Linked {
-            snapshot: &snapshot.shown.name,
-            set: &snapshot.set,
-            group,
-        },
-        None => Identity::Named {
-            parent,
-            name: entry.name.as_bytes(),
-        },
+    let name = entry.name.as_bytes();
+    match (entry.link, Name::new(b"-")) {
+        (Some(_), Ok(no_name)) => {
+            let mut unnamed = entry.clone();
+            unnamed.name = no_name;
+            Identity::Linked {
+                snapshot: &snapshot.shown.id,
+                entry: packed(&unnamed),
+            }
+        }
+        _ => Identity::Named { parent, name },
     }
 }
 
@@ -233,9 +235,8 @@ mod tests {
     fn names_of_one_file_have_one_number() {
         let nodes = Nodes::new();
         let link = |group| Identity::Linked {
-            snapshot: "2026-11-26T18:41:52Z",
-            set: "docs",
-            group: [group; 16],
+            snapshot: "0123",
+            entry: Arc::from([group; 16]),
         };
         let set = || Node::Set("docs".into());
         assert_eq!(nodes.tell(&link(1), set), nodes.tell(&link(1), set));

@@ -17,7 +17,9 @@ fn check(world: &World) -> CheckReport {
 /// Checks, and takes out what was found. Says how many objects that were.
 fn repair(world: &mut World) -> usize {
     let report = check(world);
-    let staged = stage(&world.repository, &report.lost, world.cell.as_ref()).unwrap();
+    let lost = still_lost(&world.repository, &report.lost, world.cell.as_ref()).unwrap();
+    assert_eq!(lost, report.lost);
+    let staged = stage(&world.repository, &lost, world.cell.as_ref()).unwrap();
     if let Some(staged) = staged {
         world.repository.accept(staged).unwrap();
     }
@@ -61,7 +63,7 @@ fn a_damaged_pack_is_taken_out_and_comes_back_from_the_source() {
     bytes[middle] ^= 1;
     world.cell.replace(pack, bytes);
     let found = check(&world);
-    assert_eq!(found.lost, HashSet::from([pack]));
+    assert_eq!(found.lost, HashMap::from([(pack, Damage::Altered)]));
     let paths: Vec<_> = found
         .affected
         .iter()
@@ -74,7 +76,7 @@ fn a_damaged_pack_is_taken_out_and_comes_back_from_the_source() {
     assert_eq!(world.repository.index().locate(&id).unwrap(), None);
     // Nothing of it is found any more; the file is still named as one that lacks its content.
     let found = check(&world);
-    assert_eq!(found.lost, HashSet::new());
+    assert_eq!(found.lost, HashMap::new());
     assert_eq!(found.affected.len(), 2);
     // Everything else comes back, and what does not is told.
     let _ = fs::remove_dir_all(world.path("target"));
@@ -144,7 +146,25 @@ fn a_sound_vault_needs_no_repair() {
     assert_eq!(repair(&mut world), 0);
     assert_eq!(world.repository.head(), head);
     // What nobody names is none of its business.
-    let stranger = HashSet::from([ObjectId::from_bytes([7; 32])]);
+    let stranger = HashMap::from([(ObjectId::from_bytes([7; 32]), Damage::Missing)]);
     let staged = stage(&world.repository, &stranger, world.cell.as_ref()).unwrap();
     assert!(staged.is_none());
+}
+
+/// A disk that was away while it was looked for, or a cell that says so.
+#[test]
+fn what_is_there_again_is_not_given_up_and_what_is_missing_is_not_condemned() {
+    let (mut world, a, ..) = two_packs();
+    let pack = pack_of(&world, &a);
+    let bytes = world.cell.object(pack);
+    world.cell.objects.lock().unwrap().remove(&pack);
+    let found = check(&world).lost;
+    assert_eq!(found, HashMap::from([(pack, Damage::Missing)]));
+    world.cell.replace(pack, bytes);
+    let lost = still_lost(&world.repository, &found, world.cell.as_ref()).unwrap();
+    assert_eq!(lost, HashMap::new());
+    let staged = stage(&world.repository, &found, world.cell.as_ref()).unwrap();
+    let staged = staged.unwrap();
+    assert!(!staged.condemned().contains(&pack));
+    world.repository.accept(staged).unwrap();
 }
