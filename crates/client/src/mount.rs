@@ -4,6 +4,7 @@
 //! snapshot is the tree as it was backed up. Nothing can be changed, and nothing of what the kernel
 //! asks for changes while it is mounted, but for snapshots that are added.
 
+mod attributes;
 pub(crate) mod filesystem;
 mod keeper;
 mod nodes;

@@ -10,18 +10,19 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use candor_vault::node::{self, Entry, Item, Kind, References};
 use candor_vault::random::{FileContent, Listing};
 use candor_vault::tree::TreeError;
-use candor_wire::{Millis, Nanos};
+use candor_wire::Millis;
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr, Request,
 };
 
+use super::attributes::{attributes_of, time_of, type_of};
 use super::keeper::{Keeper, Trouble};
 use super::nodes::{Identity, Node, Nodes, SnapshotNode, TOP, identity_of, packed};
 use super::{NEWEST, Shelf};
@@ -37,9 +38,6 @@ const READ_AHEAD_BYTES: u32 = 1024 * 1024;
 
 /// Threads that answer.
 const THREADS: usize = 4;
-
-/// A block, for those who count in blocks.
-const BLOCK_BYTES: u64 = 512;
 
 /// The folders above the snapshots.
 const FOLDER_MODE: u16 = 0o555;
@@ -112,71 +110,6 @@ struct Line<'a> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn since_1970(nanoseconds: i128) -> SystemTime {
-    let distance = Duration::from_nanos(u64::try_from(nanoseconds.unsigned_abs()).unwrap_or(0));
-    let time = if nanoseconds < 0 {
-        UNIX_EPOCH.checked_sub(distance)
-    } else {
-        UNIX_EPOCH.checked_add(distance)
-    };
-    time.unwrap_or(UNIX_EPOCH)
-}
-
-fn time_of(Millis(time): Millis) -> SystemTime {
-    since_1970(i128::from(time) * 1_000_000)
-}
-
-const fn type_of(kind: &Kind) -> FileType {
-    match kind {
-        Kind::File { .. } => FileType::RegularFile,
-        Kind::Directory { .. } => FileType::Directory,
-        Kind::Symlink { .. } => FileType::Symlink,
-        Kind::Fifo => FileType::NamedPipe,
-        Kind::Socket => FileType::Socket,
-        Kind::CharacterDevice { .. } => FileType::CharDevice,
-        Kind::BlockDevice { .. } => FileType::BlockDevice,
-    }
-}
-
-/// What `stat` shows of an entry.
-fn attributes_of(number: u64, entry: &Entry) -> FileAttr {
-    let (size, stored) = match &entry.kind {
-        Kind::File { size, extents, .. } => {
-            let data = |extents: &Vec<node::Extent>| extents.iter().map(|one| one.length).sum();
-            (*size, extents.as_ref().map_or(*size, data))
-        }
-        Kind::Symlink { target } => (target.len() as u64, 0),
-        _ => (0, 0),
-    };
-    let rdev = match entry.kind {
-        Kind::CharacterDevice { major, minor } | Kind::BlockDevice { major, minor } => {
-            u32::try_from(rustix::fs::makedev(major, minor)).unwrap_or(0)
-        }
-        _ => 0,
-    };
-    let metadata = &entry.metadata;
-    let Nanos(mtime) = metadata.mtime;
-    let time = since_1970(i128::from(mtime));
-    FileAttr {
-        ino: INodeNo(number),
-        size,
-        blocks: stored.div_ceil(BLOCK_BYTES),
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
-        kind: type_of(&entry.kind),
-        perm: u16::try_from(metadata.mode & node::MODE_MASK).unwrap_or(0),
-        // How many names a linked file has is not in its entry; that it has several is.
-        nlink: 1 + u32::from(entry.link.is_some()),
-        uid: metadata.uid,
-        gid: metadata.gid,
-        rdev,
-        blksize: 4096,
-        flags: 0,
-    }
 }
 
 /// The entry of something in a snapshot, as it was packed here.
