@@ -107,6 +107,7 @@ impl Mount<'_> {
     fn run(&mut self, target: &Path) -> Result<View, Failure> {
         self.open_vaults()?;
         self.show();
+        self.keeper.listed();
         let catalog = self.shelf.get();
         let filesystem = Mounted::new(
             self.shelf.clone(),
@@ -167,7 +168,6 @@ impl Mount<'_> {
             catalog.add(&one.snapshots, &one.reader);
         }
         self.shelf.put(catalog.finish());
-        self.keeper.listed();
     }
 
     /// Does what readers ask for, until the person or the system ends the mount.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Phase;
-use crate::e2e::terminate;
+use crate::e2e::{UP_ONCE, terminate};
 use crate::sys::{self, Doing, Failure, Outcome};
 
 /// How long a server may take until it listens, and to stop.
@@ -139,13 +139,7 @@ impl Contender for Embedded {
             return Ok(candor_phase(&self.program, &self.home(), phase, target));
         }
         let mut command = candor(&self.program, &self.home());
-        command.arg("up").arg(source).args([
-            "--once",
-            "--yes",
-            "--no-open",
-            "--unprotected-keys",
-            "--recovery-file",
-        ]);
+        command.arg("up").arg(source).args(UP_ONCE);
         command.arg(self.directory.join("phrase.txt"));
         Ok(command)
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::contenders::candor;
 use super::mutate::Noise;
 use super::{corpus, place, program};
-use crate::e2e::{Mounted, can_mount};
+use crate::e2e::{Mounted, UP_ONCE, can_mount};
 use crate::sys::{self, Failure, Outcome};
 
 /// How much is read at once, in bytes.
@@ -84,13 +84,7 @@ pub(super) fn run(options: &MountOptions) -> Outcome {
             .tempdir_in(place(options.dir.as_deref())?)?;
         let home = work.path().join("home");
         let mut up = candor(&program, &home);
-        up.arg("up").arg(&source).args([
-            "--once",
-            "--yes",
-            "--no-open",
-            "--unprotected-keys",
-            "--recovery-file",
-        ]);
+        up.arg("up").arg(&source).args(UP_ONCE);
         sys::output(up.arg(work.path().join("phrase.txt")))?;
         let mut mount = candor(&program, &home);
         mount.args(["backup", "mount"]);

@@ -30,7 +30,7 @@ use crate::tools;
 
 pub(crate) use mount::{Mounted, can_mount};
 use world::World;
-pub(crate) use world::{free_port, terminate};
+pub(crate) use world::{UP_ONCE, free_port, terminate};
 
 /// One scenario.
 pub(crate) struct Scenario {

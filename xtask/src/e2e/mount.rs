@@ -133,15 +133,7 @@ pub(super) fn shows_what_was_backed_up(world: &World) -> Outcome {
     let awkward = world.path("awkward");
     awkward::build(&awkward)?;
     let candor = world.candor("home");
-    let mut up = candor.command(["up"]);
-    up.args([&real, &awkward]).args([
-        "--once",
-        "--yes",
-        "--no-open",
-        "--unprotected-keys",
-        "--recovery-file",
-    ]);
-    sys::run(up.arg(world.path("phrase.txt")))?;
+    candor.up_once(&[&real, &awkward], &world.path("phrase.txt"))?;
 
     let at = world.path("snapshots");
     let mount = || Mounted::start(candor.command(["backup", "mount"]), &at);

@@ -32,15 +32,7 @@ pub(super) fn restores_with_the_phrase_alone(world: &World) -> Outcome {
     let awkward = world.path("awkward");
     awkward::build(&awkward)?;
     let (candor, phrase) = (world.candor("home"), world.path("phrase.txt"));
-    let mut up = candor.command(["up"]);
-    up.args([&real, &awkward]).args([
-        "--once",
-        "--yes",
-        "--no-open",
-        "--unprotected-keys",
-        "--recovery-file",
-    ]);
-    sys::run(up.arg(&phrase))?;
+    candor.up_once(&[&real, &awkward], &phrase)?;
 
     let restore = |to: &Path| {
         let mut restore = reader(&["candor_reader", "--special", "--cell"]);

@@ -49,17 +49,7 @@ fn restored_of(world: &World, source: &Path) -> PathBuf {
 fn round_trip(world: &World, source: &Path, with: With) -> Outcome {
     let phrase = world.path("phrase.txt");
     let first = world.candor("first");
-    let mut up = first.command(["up"]);
-    up.arg(source)
-        .args([
-            "--once",
-            "--yes",
-            "--no-open",
-            "--unprotected-keys",
-            "--recovery-file",
-        ])
-        .arg(&phrase);
-    sys::run(&mut up)?;
+    first.up_once(&[source], &phrase)?;
 
     let invitation = fs::read_to_string(first.home().join("invitation"))
         .doing("the invitation")?

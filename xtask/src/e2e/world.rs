@@ -19,6 +19,15 @@ use crate::sys::{self, Doing, Failure, Outcome};
 /// How long a cell may take until it listens: it makes its keys and its database first.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// What `up` needs to ask nothing and to end when the backup is done; the file for the phrase follows.
+pub(crate) const UP_ONCE: [&str; 5] = [
+    "--once",
+    "--yes",
+    "--no-open",
+    "--unprotected-keys",
+    "--recovery-file",
+];
+
 /// How long a cell may take to stop after it was asked to.
 const STOP_MAX: Duration = Duration::from_secs(20);
 
@@ -165,6 +174,13 @@ impl<'a> Candor<'a> {
         let ended = self.try_run(words)?;
         ended.must_exit(0)?;
         Ok(ended.stdout)
+    }
+
+    /// Makes a cell, an account and a backup of these folders in this home, and ends.
+    pub(crate) fn up_once(&self, sources: &[&Path], phrase: &Path) -> Outcome {
+        let mut up = self.command(["up"]);
+        up.args(sources).args(UP_ONCE).arg(phrase);
+        sys::run(&mut up)
     }
 
     /// Starts this home's cell and waits until it listens. Its output goes to `log`.

@@ -3,6 +3,7 @@
 
 mod lengths;
 mod packing;
+pub(crate) mod played;
 mod sealing;
 mod simulation;
 mod storing;

@@ -14,6 +14,7 @@ use crate::check;
 use crate::report::Quiet;
 use crate::restore::{self, RestoreJob};
 use crate::rules::Rules;
+use crate::tests::played::{asked_for, play_all};
 use crate::tests::{MemoryCell, Refused, keys, noise};
 
 /// A device with a folder and a local index; the cell is shared.
@@ -533,43 +534,9 @@ fn play(seed: u64) {
     second.assert_whole(&saved);
 }
 
-/// How many schedules lost something.
-fn play_all(first: u64, count: u64) -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    let (next, failed) = (AtomicU64::new(first), AtomicU64::new(0));
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + count {
-                return;
-            }
-            if std::panic::catch_unwind(|| play(seed)).is_err() {
-                failed.fetch_add(1, Ordering::Relaxed);
-                eprintln!("schedule {seed} lost something");
-            } else if (seed - first) % 100 == 99 {
-                eprintln!("{} of {count} schedules", seed - first + 1);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(work);
-        }
-    });
-    failed.into_inner()
-}
-
 #[test]
 fn two_devices_that_prune_and_back_up_at_once_lose_nothing() {
-    assert_eq!(play_all(1, 30), 0);
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how many, asked by `cargo xtask`"
-)]
-fn asked_for(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+    assert_eq!(play_all("schedule", 1, 30, play), 0);
 }
 
 /// A thousand, or those that the environment asks for.
@@ -577,7 +544,8 @@ fn asked_for(name: &str) -> Option<u64> {
 #[ignore = "the long form, which `cargo xtask simulate prune` runs"]
 fn a_thousand_schedules_lose_nothing() {
     let count = asked_for("CANDOR_SCHEDULES").unwrap_or(1_000);
-    let failed = play_all(asked_for("CANDOR_SCHEDULE_FIRST").unwrap_or(1), count);
+    let first = asked_for("CANDOR_SCHEDULE_FIRST").unwrap_or(1);
+    let failed = play_all("schedule", first, count, play);
     println!("simulated\t{count}\t{failed}");
     assert_eq!(failed, 0);
     println!("simulated\t{count}\t0");

@@ -37,6 +37,7 @@ use crate::SnapshotId;
 use crate::keys::VaultKeys;
 use crate::prune::PruneRules;
 use crate::seal::{Aes256Gcm, ObjectType, Opener};
+use crate::tests::played::{asked_for, play_all};
 
 /// Steps of one history before it becomes quiet.
 const STEPS: usize = 24;
@@ -474,34 +475,14 @@ fn play(seed: u64) -> Vec<String> {
     trace
 }
 
-/// How many histories went wrong.
-fn play_all(first: u64, count: u64) -> u64 {
-    let (next, failed) = (AtomicU64::new(first), AtomicU64::new(0));
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + count {
-                return;
-            }
-            if catch_unwind(|| play(seed)).is_err() {
-                failed.fetch_add(1, Ordering::Relaxed);
-                eprintln!("history {seed} went wrong");
-            } else if (seed - first) % 500 == 499 {
-                eprintln!("{} of {count} histories", seed - first + 1);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(work);
-        }
-    });
-    failed.into_inner()
+/// Plays one, for whoever wants no trace.
+fn played(seed: u64) {
+    drop(play(seed));
 }
 
 #[test]
 fn honest_histories_of_a_vault_lose_nothing_and_raise_no_alarm() {
-    assert_eq!(play_all(1, HISTORIES), 0);
+    assert_eq!(play_all("history", 1, HISTORIES, played), 0);
 }
 
 #[test]
@@ -544,20 +525,13 @@ fn everything_happens_in_histories() {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how many, asked by `cargo xtask`"
-)]
-fn asked_for(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 /// Ten thousand, or those that the environment asks for.
 #[test]
 #[ignore = "the long form, which `cargo xtask simulate vault` runs"]
 fn many_histories_of_a_vault() {
     let count = asked_for("CANDOR_VAULT_HISTORIES").unwrap_or(10_000);
-    let failed = play_all(asked_for("CANDOR_VAULT_FIRST").unwrap_or(1), count);
+    let first = asked_for("CANDOR_VAULT_FIRST").unwrap_or(1);
+    let failed = play_all("history", first, count, played);
     println!("simulated\t{count}\t{failed}");
     assert_eq!(failed, 0);
 }
