@@ -104,23 +104,35 @@ fn a_damaged_pack_is_taken_out_and_comes_back_from_the_source() {
     );
 }
 
-/// What the vault's state names, but for the manifest: packs as they were made, then index objects.
-fn named(world: &World) -> Vec<ObjectId> {
-    let packs = world.repository.index().packs(-1, 100).unwrap();
-    let indexes = &world.repository.manifest().indexes;
-    let packs = packs.iter().map(|pack| pack.object);
-    packs.chain(indexes.iter().map(|one| one.object)).collect()
+/// What the vault's state names, but for the manifest: the packs of the contents and of the folder in both snapshots, then
+/// index objects. Which pack of a backup is numbered first is a matter of chance.
+fn named(world: &World, a: &[u8], b: &[u8]) -> Vec<ObjectId> {
+    let index = world.repository.index();
+    let manifest = world.repository.manifest();
+    let folder = |n: usize| index.locate(&manifest.snapshots[n].root).unwrap().unwrap();
+    let (first, second) = (folder(0).pack, folder(1).pack);
+    let packs = [pack_of(world, a), pack_of(world, b), first, second];
+    let all: HashSet<ObjectId> = index
+        .packs(-1, 100)
+        .unwrap()
+        .iter()
+        .map(|pack| pack.object)
+        .collect();
+    assert_eq!(HashSet::from(packs), all);
+    let indexes = manifest.indexes.iter().map(|one| one.object);
+    packs.into_iter().chain(indexes).collect()
 }
 
 #[test]
 fn every_object_but_the_head_can_be_lost_and_comes_back() {
-    let count = named(&two_packs().0).len();
+    let (world, a, b, _) = two_packs();
+    let count = named(&world, &a, &b).len();
     assert!(count >= 5, "{count}");
     let mut old_trees = 0;
     for n in 0..count {
-        let (mut world, ..) = two_packs();
+        let (mut world, a, b, _) = two_packs();
         let first = world.repository.manifest().snapshots[0].id;
-        let object = named(&world)[n];
+        let object = named(&world, &a, &b)[n];
         world.cell.objects.lock().unwrap().remove(&object);
         assert_eq!(repair(&mut world), 1);
         let root = root_of(&world.back_up());
