@@ -74,8 +74,11 @@ pub(crate) struct Options {
     /// Afterwards keep only the inputs that show something which no other one shows.
     #[arg(long)]
     minimize: bool,
+    /// The same, and put them into the archives that are committed.
+    #[arg(long)]
+    keep: bool,
     /// Give one input to one target, and nothing else.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["minimize", "jobs"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["minimize", "keep", "jobs"])]
     replay: Option<PathBuf>,
     /// Print the targets.
     #[arg(long)]
@@ -111,7 +114,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let fuzzing = Fuzzing {
         seconds: options.seconds,
         corpus: sys::target_dir().join("fuzz/corpus"),
-        minimize: options.minimize,
+        minimize: options.minimize || options.keep,
+        keep: options.keep,
     };
     fuzzing.all(&targets, options.jobs)
 }
@@ -126,6 +130,7 @@ pub(crate) fn run_short() -> Outcome {
         seconds: SHORT_SECONDS,
         corpus,
         minimize: false,
+        keep: false,
     };
     fuzzing.all(&TARGETS, None)
 }
@@ -239,12 +244,55 @@ fn make(directory: &Path) -> Outcome {
     fs::create_dir_all(directory).doing(directory.display())
 }
 
+/// The inputs of a target that are committed.
+fn archive(name: &str) -> PathBuf {
+    fuzz_dir().join("corpus").join(format!("{name}.tar.zst"))
+}
+
+/// Puts what a target knows into its archive. The same files make the same archive.
+fn pack(name: &str, corpus: &Path) -> Outcome {
+    make(&fuzz_dir().join("corpus"))?;
+    let archive = archive(name);
+    let new = archive.with_extension("new");
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--zstd", "--sort=name", "--format=ustar"])
+        .args(["--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"])
+        .arg("--mode=u=rw,go=r,a-s,a+X")
+        .arg("--file")
+        .arg(&new)
+        .arg("--directory")
+        .arg(corpus)
+        .arg(name)
+        .env("ZSTD_CLEVEL", "19");
+    sys::output(&mut tar)?;
+    fs::rename(&new, &archive).doing(archive.display())
+}
+
+/// The directory of the inputs that are committed for a target, if there are some.
+fn unpack(name: &str) -> Outcome<Option<PathBuf>> {
+    let archive = archive(name);
+    if !archive.is_file() {
+        return Ok(None);
+    }
+    let place = sys::target_dir().join("fuzz/kept");
+    make(&place)?;
+    remove(&place.join(name))?;
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--zstd", "--no-same-owner", "--file"])
+        .arg(&archive)
+        .arg("--directory")
+        .arg(&place);
+    sys::output(&mut tar)?;
+    Ok(Some(place.join(name)))
+}
+
 /// One run of several targets.
 struct Fuzzing {
     seconds: u64,
     /// Where each target keeps what it finds, in a directory of its own.
     corpus: PathBuf,
     minimize: bool,
+    keep: bool,
 }
 
 impl Fuzzing {
@@ -294,6 +342,9 @@ impl Fuzzing {
         if self.minimize {
             self.keep_what_counts(target)?;
         }
+        if self.keep {
+            pack(name, &self.corpus)?;
+        }
         Ok(())
     }
 
@@ -317,8 +368,7 @@ impl Fuzzing {
             .arg("-print_final_stats=1")
             .arg(&corpus)
             .env("CANDOR_FUZZ_SEEDS", &corpus);
-        let committed = fuzz_dir().join("corpus").join(name);
-        if committed.is_dir() {
+        if let Some(committed) = unpack(name)? {
             command.arg(committed);
         }
         command.stdout(File::create(&log).doing(log.display())?);
@@ -375,6 +425,7 @@ impl Fuzzing {
             .arg(format!("-max_len={longest}"))
             .arg(&kept)
             .arg(&corpus)
+            .args(unpack(name)?)
             .stdout(File::create(&log).doing(log.display())?)
             .stderr(File::options().append(true).open(&log)?);
         let status = command.status().doing(name)?;

@@ -14,6 +14,7 @@ mod docs;
 mod e2e;
 mod edges;
 mod fuzz;
+mod mutants;
 mod simulate;
 mod suite;
 mod sys;
@@ -62,6 +63,8 @@ enum Task {
     Bench(bench::Options),
     /// Give noise to every decoder and verifier, and look for new ways through them.
     Fuzz(fuzz::Options),
+    /// Change code that people's rights hang on, one place at a time, and demand that a test notices.
+    Mutants(mutants::Options),
     /// Play what happens to honest people, many times over, from seeds.
     Simulate(simulate::Options),
     /// Run one command and report what it used (for `bench`, which starts it in a process of its own).
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Task::E2e(options) => e2e::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Mutants(options) => mutants::run(&options),
         Task::Simulate(options) => simulate::run(&options),
         Task::Measure(options) => bench::measure(&options),
     };

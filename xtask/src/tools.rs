@@ -25,6 +25,13 @@ const CARGO_TOOLS: [CargoTool; 2] = [
     },
 ];
 
+/// What changes code and looks whether a test notices.
+const MUTANTS: CargoTool = CargoTool {
+    program: "cargo-mutants",
+    package: "cargo-mutants",
+    version: "27.1.0",
+};
+
 /// Programs of the system that the suite starts, and the Debian package of each.
 pub(crate) const SUITE_PROGRAMS: [(&str, &str); 13] = [
     ("git", "git"),
@@ -49,6 +56,11 @@ pub(crate) fn install_all() -> Outcome {
         install_cargo_tool(tool)?;
     }
     Ok(())
+}
+
+/// Installs what `cargo xtask mutants` runs.
+pub(crate) fn install_mutants() -> Outcome {
+    install_cargo_tool(&MUTANTS)
 }
 
 fn cargo_bin_directory() -> Option<PathBuf> {

@@ -96,6 +96,12 @@ pub(crate) enum Top {
     #[cfg(feature = "device")]
     #[command(subcommand, after_help = "Example:\n  candor sync add ~/Documents")]
     Sync(SyncCommand),
+    /// Copy everything of your account into a folder, in open formats that need no candor to be read
+    #[cfg(feature = "device")]
+    #[command(
+        after_help = "Example:\n  candor export --to /media/usb/my-data\n\nNothing in the copy is encrypted. Run it again if it was interrupted: it goes on where it stopped."
+    )]
+    Export(ExportArgs),
     /// Start `candor up` with your session
     #[cfg(feature = "device")]
     #[command(subcommand, after_help = "Example:\n  candor service install")]

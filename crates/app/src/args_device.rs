@@ -613,6 +613,17 @@ pub(crate) struct RestoreArgs {
     pub(crate) privileged: bool,
 }
 
+/// `candor export`
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The folder to write to: empty, or not there yet
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) to: PathBuf,
+    /// Every snapshot that is listed, instead of the newest of each set and device
+    #[arg(long)]
+    pub(crate) all_snapshots: bool,
+}
+
 /// `candor ledger`
 #[derive(Debug, Args)]
 pub(crate) struct LedgerArgs {

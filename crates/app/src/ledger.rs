@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::SystemTime;
 
-use candor_client::commands::{Command, Event, LedgerLineView};
+use candor_client::commands::{Command, Event, ExportedLine, LedgerLineView};
 use serde::Serialize;
 
 use crate::App;
@@ -16,7 +16,6 @@ use crate::door::Door;
 use crate::failure::{Doing as _, Failure, Outcome};
 use crate::progress::{execute, execute_with, object, view};
 use crate::text;
-use crate::ui::JSON_VERSION;
 use crate::views;
 
 /// Most destinations that are added up one by one; the rest become one line.
@@ -154,13 +153,6 @@ fn sums(app: &App, door: &mut Door, command: Command, by: LedgerBy) -> Outcome {
     app.ui.data(&text::table(&heads, &rows).join("\n"))
 }
 
-#[derive(Serialize)]
-struct ExportedLine<'a> {
-    version: u32,
-    #[serde(rename = "ledger-line")]
-    line: &'a LedgerLineView,
-}
-
 fn export(app: &App, door: &mut Door, output: &Path) -> Outcome {
     let what = || format!("write {}", output.display());
     let file = OpenOptions::new()
@@ -173,14 +165,7 @@ fn export(app: &App, door: &mut Door, output: &Path) -> Outcome {
     let mut lines = 0_u64;
     let each = |event: &Event| {
         if let Event::LedgerLine(line) = event {
-            serde_json::to_writer(
-                &mut writer,
-                &ExportedLine {
-                    version: JSON_VERSION,
-                    line,
-                },
-            )
-            .doing(what)?;
+            serde_json::to_writer(&mut writer, &ExportedLine::of(line)).doing(what)?;
             writer.write_all(b"\n").doing(what)?;
             lines += 1;
         }

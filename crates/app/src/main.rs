@@ -37,6 +37,8 @@ mod devices;
 #[cfg(feature = "device")]
 mod door;
 #[cfg(feature = "device")]
+mod export;
+#[cfg(feature = "device")]
 mod ledger;
 #[cfg(feature = "device")]
 mod log;
@@ -161,6 +163,8 @@ fn dispatch(app: &App, command: Top) -> Outcome {
         Top::Backup(command) => backup::run(app, command),
         #[cfg(feature = "device")]
         Top::Sync(command) => sync::run(app, command),
+        #[cfg(feature = "device")]
+        Top::Export(args) => export::run(app, &args),
         #[cfg(feature = "device")]
         Top::Service(command) => service::run(app, command),
         #[cfg(feature = "device")]

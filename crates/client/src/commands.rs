@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::path_text::PathText;
 
 /// The version of these types; both ends of a socket must have the same.
-pub const COMMANDS_VERSION: u32 = 8;
+pub const COMMANDS_VERSION: u32 = 9;
 
 /// A request to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +160,14 @@ pub enum Command {
         files: u32,
         /// Take the first ones, instead of giving each file the same chance.
         quick: bool,
+    },
+    /// Writes everything of the account into a folder, as plain files in open formats (errands: restore, verify, and erase
+    /// for receipts of erasures).
+    Export {
+        /// Absolute path of a folder that is not there, is empty, or has an export that is not done.
+        to: PathText,
+        /// Every snapshot of every set, instead of each device's newest.
+        every_snapshot: bool,
     },
     /// Takes snapshots of this device's sets off the list (grant: backup). What only they needed stays at the
     /// cell until it is pruned.
@@ -420,6 +428,21 @@ pub struct LedgerLineView {
     pub alarm: Option<String>,
 }
 
+/// A line of the ledger in a file of lines, each a JSON object.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExportedLine<'a> {
+    version: u32,
+    #[serde(rename = "ledger-line")]
+    line: &'a LedgerLineView,
+}
+
+impl<'a> ExportedLine<'a> {
+    /// As files have it.
+    pub const fn of(line: &'a LedgerLineView) -> Self {
+        Self { version: 1, line }
+    }
+}
+
 /// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -474,6 +497,8 @@ pub enum View {
     Checked(CheckView),
     /// Answer to [`Command::BackupDrill`].
     Drilled(Vec<DrillView>),
+    /// Answer to [`Command::Export`].
+    Exported(ExportedView),
     /// Answer to [`Command::BackupForget`], [`Command::BackupForgotten`] and [`Command::BackupUnforget`].
     Forgotten(ForgottenView),
     /// Answer to [`Command::BackupPrune`] and [`Command::SyncPrune`].

@@ -539,7 +539,7 @@ impl Engine {
         self.consents().map(View::Consents)
     }
 
-    fn consents(&self) -> Result<Vec<ConsentView>, Failure> {
+    pub(crate) fn consents(&self) -> Result<Vec<ConsentView>, Failure> {
         let now = self.now();
         let mut sets = self.subjects(ServiceCode::Backup)?;
         sets.extend(self.subjects(ServiceCode::Sync)?);

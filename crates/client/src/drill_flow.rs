@@ -331,7 +331,7 @@ fn same_content(a: &Path, b: &Path) -> io::Result<bool> {
 }
 
 /// Removes a restored tree, also where its folders may not be written, as in the source.
-fn remove_tree(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),

@@ -10,7 +10,7 @@
 //! the turns, and the key store while statements are appended, are held while a cell is waited for.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use candor_consent::Authority;
@@ -97,6 +97,8 @@ pub struct Engine {
     runs: Mutex<BTreeMap<String, Cancel>>,
     /// Held by a drill.
     pub(crate) drilling: Mutex<()>,
+    /// Where snapshots are mounted now.
+    pub(crate) mounts: Mutex<Vec<PathBuf>>,
 }
 
 /// A lock of data that is never left half changed: a panic elsewhere does not spoil it.
@@ -168,6 +170,7 @@ impl Engine {
             vaults: Vaults::default(),
             runs: Mutex::default(),
             drilling: Mutex::default(),
+            mounts: Mutex::default(),
         })
     }
 
@@ -260,6 +263,9 @@ impl Engine {
                     is_quick: quick,
                 };
                 self.backup_drill(&sets, size, events, cancel)
+            }
+            Command::Export { to, every_snapshot } => {
+                self.export(&to, every_snapshot, events, cancel)
             }
             Command::BackupForget {
                 snapshots,

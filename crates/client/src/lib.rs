@@ -39,6 +39,7 @@ mod drill_flow;
 mod durable;
 mod erase_flow;
 mod events;
+mod export_flow;
 mod failure;
 mod forget_flow;
 mod link_flow;

@@ -39,6 +39,7 @@ pub(crate) use head::LogError;
 pub(crate) use source::ReadFault;
 pub(crate) use state::StateError;
 pub(crate) use view::{STALE, WITNESSED};
+pub(crate) use watch::kind_name;
 
 /// The one file of a log that changes.
 pub(crate) const CHECKPOINT_FILE: &str = "checkpoint";

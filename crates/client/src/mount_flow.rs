@@ -17,7 +17,7 @@ use candor_wire::limits::ERRAND_MAX_MS;
 use fuser::BackgroundSession;
 
 use crate::commands::{Event, Failure, FailureKind, Problem, View};
-use crate::engine::Engine;
+use crate::engine::{Engine, lock};
 use crate::mount::filesystem::{self, Mounted};
 use crate::mount::{Catalog, Keeper, Shelf, Trouble, Way, Work};
 use crate::path_text::PathText;
@@ -54,6 +54,28 @@ struct Mount<'e> {
     told: BTreeSet<String>,
 }
 
+/// Says where a mount is, as long as it lasts.
+struct MountMark<'e> {
+    engine: &'e Engine,
+    target: PathBuf,
+}
+
+impl<'e> MountMark<'e> {
+    fn put(engine: &'e Engine, target: &Path) -> Self {
+        lock(&engine.mounts).push(target.to_owned());
+        Self {
+            engine,
+            target: target.to_owned(),
+        }
+    }
+}
+
+impl Drop for MountMark<'_> {
+    fn drop(&mut self) {
+        lock(&self.engine.mounts).retain(|mount| *mount != self.target);
+    }
+}
+
 impl Engine {
     /// Shows all snapshots as folders below `to`, until the person stops it or unmounts it.
     pub(crate) fn backup_mount(
@@ -64,6 +86,7 @@ impl Engine {
     ) -> Result<View, Failure> {
         let target = self.mount_target(&to.to_path())?;
         let stop = Cancel::default();
+        let _mark = MountMark::put(self, &target);
         crate::events::pump(events, cancel, &stop, |events| {
             let session = Session::begin(self, Purpose::Restore, events, &stop)?;
             let mut mount = Mount {
@@ -91,9 +114,7 @@ impl Engine {
         if inside.next().is_some() {
             return Err(usage("is not empty"));
         }
-        let sets = self.store().sets()?.into_iter().flat_map(|set| set.paths);
-        let folders = self.store().folders()?.into_iter().map(|one| one.path);
-        if let Some(source) = sets.chain(folders).find(|path| target.starts_with(path)) {
+        if let Some(source) = self.source_around(&target)? {
             return Err(usage(&format!(
                 "is in {}, which is backed up or synced: snapshots would go into the next one",
                 source.display()
@@ -101,6 +122,37 @@ impl Engine {
         }
         Ok(target)
     }
+
+    /// Snapshots that are mounted are not backed up or synced themselves.
+    pub(crate) fn must_hold_no_mount(&self, source: &Path) -> Result<(), Failure> {
+        let source = real(source);
+        let lie_in_each_other =
+            |mount: &&PathBuf| mount.starts_with(&source) || source.starts_with(mount);
+        let mounts = lock(&self.mounts);
+        let Some(inside) = mounts.iter().find(lie_in_each_other) else {
+            return Ok(());
+        };
+        let sentence = format!(
+            "snapshots are mounted at {}, which it has in it or lies in",
+            inside.display()
+        );
+        Err(Failure::new(FailureKind::Usage, sentence)
+            .with_hint("end that mount, or choose another folder"))
+    }
+
+    /// What is backed up or synced and has `place` in it: the path of a set, or a folder.
+    pub(crate) fn source_around(&self, place: &Path) -> Result<Option<PathBuf>, Failure> {
+        let sets = self.store().sets()?.into_iter().flat_map(|set| set.paths);
+        let folders = self.store().folders()?.into_iter().map(|one| one.path);
+        Ok(sets
+            .chain(folders)
+            .find(|path| place.starts_with(real(path))))
+    }
+}
+
+/// A path without links; as it is if it is not there now.
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 impl Mount<'_> {

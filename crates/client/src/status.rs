@@ -85,6 +85,9 @@ impl Engine {
         };
         let set = sets::make(request, &others, self.home.path(), self.now())?;
         crate::backup_flow::check_excludes(&set)?;
+        for path in &set.paths {
+            self.must_hold_no_mount(path)?;
+        }
         self.store().add_set(&set)?;
         self.set_view(&set).map(View::Set)
     }

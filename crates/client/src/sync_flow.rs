@@ -82,6 +82,7 @@ impl Engine {
             );
             return Err(usage(sentence).with_hint("choose another folder"));
         }
+        self.must_hold_no_mount(&real)?;
         let folders = self.store().folders()?;
         if let Some(other) = folders
             .iter()

@@ -13,7 +13,7 @@ use candor_wire::ids::{from_hex, to_hex};
 use crate::keys::VaultKeys;
 
 /// Shortest chunk that is not the end of its file, in bytes: small files are one chunk each.
-pub const CHUNK_MIN_BYTES: usize = 256 * 1024;
+pub const CHUNK_MIN_BYTES: usize = 512 * 1024;
 
 /// The length that cutting aims at, in bytes: an index of a terabyte has about a million entries.
 pub const CHUNK_TARGET_BYTES: usize = 1024 * 1024;

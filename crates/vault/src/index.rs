@@ -519,17 +519,28 @@ impl Index {
 
     /// A pack with its encoded table.
     pub(crate) fn contents(&self, number: i64) -> Result<PackContents, IndexError> {
+        self.find_contents(number)?.ok_or(IndexError::Damaged(None))
+    }
+
+    fn find_contents(&self, number: i64) -> Result<Option<PackContents>, IndexError> {
         let state = self.lock();
         let mut statement = state
             .connection
             .prepare_cached("SELECT object, stored_bytes, contents FROM pack WHERE number = ?1")?;
-        Ok(statement.query_row([number], |row| {
+        let found = statement.query_row([number], |row| {
             Ok(PackContents {
                 object: ObjectId::from_bytes(row.get(0)?),
                 stored_bytes: row.get(1)?,
                 table: row.get(2)?,
             })
-        })?)
+        });
+        Ok(found.optional()?)
+    }
+
+    /// The contents of the pack at a place; `None` if that pack has gone since the place was looked up.
+    pub(crate) fn contents_at(&self, place: &Place) -> Result<Option<PackContents>, IndexError> {
+        let found = self.find_contents(place.pack_number)?;
+        Ok(found.filter(|found| found.object == place.pack))
     }
 
     /// The head moved: `new` index objects list these packs now, and only `live` ones count. Packs that none of

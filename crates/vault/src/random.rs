@@ -48,6 +48,9 @@ const ENTRY_MIN_BYTES: usize = 16 * 1024;
 /// the exact length of a frame it could compare what somebody reads with the chunks of files that it knows.
 pub const READ_STEP_BYTES: u64 = 1024 * 1024;
 
+/// How often a chunk is looked up, when the pack that held it goes in between.
+const LOOKUPS_MAX: usize = 4;
+
 /// How many frames may be fetched at once. Two readers of one frame fetch it once.
 const LANES: usize = 16;
 
@@ -92,9 +95,7 @@ impl RandomReader {
 
     /// The chunk's plaintext, verified.
     pub fn chunk(&self, id: ChunkId) -> Result<Bytes, ReadError> {
-        let place = self.index.locate(&id).map_err(ReadError::Index)?;
-        let place = place.ok_or(ReadError::UnknownChunk { chunk: id })?;
-        let frame = self.frame(&place)?;
+        let (place, frame) = self.located(id)?;
         let start = place.offset as usize;
         let end = start.saturating_add(place.length as usize);
         if end > frame.len() || ChunkId::of(&self.keys, &frame[start..end]) != id {
@@ -104,6 +105,18 @@ impl RandomReader {
             });
         }
         Ok(frame.slice(start..end))
+    }
+
+    /// Where a chunk is, and the frame there.
+    fn located(&self, id: ChunkId) -> Result<(Place, Bytes), ReadError> {
+        for _ in 0..LOOKUPS_MAX {
+            let place = self.index.locate(&id).map_err(ReadError::Index)?;
+            let place = place.ok_or(ReadError::UnknownChunk { chunk: id })?;
+            if let Some(frame) = self.frame(&place)? {
+                return Ok((place, frame));
+            }
+        }
+        Err(ReadError::UnknownChunk { chunk: id })
     }
 
     /// The root record of a snapshot.
@@ -125,27 +138,30 @@ impl RandomReader {
         self.kept().frames.get(key).cloned()
     }
 
-    fn frame(&self, place: &Place) -> Result<Bytes, ReadError> {
+    /// The frame at a place; `None` if its pack is not listed any more, so that the chunk is somewhere else.
+    fn frame(&self, place: &Place) -> Result<Option<Bytes>, ReadError> {
         let key = (place.pack, place.frame);
         if let Some(frame) = self.known_frame(&key) {
-            return Ok(frame);
+            return Ok(Some(frame));
         }
         let lane = self.hasher.hash_one(key) as usize % LANES;
         let _lane = self.lanes[lane]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(frame) = self.known_frame(&key) {
-            return Ok(frame);
+            return Ok(Some(frame));
         }
-        let frame = self.fetch_frame(place)?;
+        let Some(pack) = self.pack(place)? else {
+            return Ok(None);
+        };
+        let frame = self.fetch_frame(place, &pack)?;
         let bytes = frame.len().max(ENTRY_MIN_BYTES);
         self.kept().frames.insert(key, bytes, frame.clone());
-        Ok(frame)
+        Ok(Some(frame))
     }
 
-    fn fetch_frame(&self, place: &Place) -> Result<Bytes, ReadError> {
+    fn fetch_frame(&self, place: &Place, pack: &KnownPack) -> Result<Bytes, ReadError> {
         let object = place.pack;
-        let pack = self.pack(place)?;
         let malformed = || ReadError::Pack { object };
         let frame = pack.table.frames.get(place.frame as usize);
         let frame = frame.ok_or_else(malformed)?;
@@ -172,13 +188,15 @@ impl RandomReader {
         Ok(Bytes::from(out))
     }
 
-    fn pack(&self, place: &Place) -> Result<Arc<KnownPack>, ReadError> {
+    fn pack(&self, place: &Place) -> Result<Option<Arc<KnownPack>>, ReadError> {
         let object = place.pack;
         if let Some(pack) = self.kept().packs.get(&object) {
-            return Ok(Arc::clone(pack));
+            return Ok(Some(Arc::clone(pack)));
         }
-        let contents = self.index.contents(place.pack_number);
-        let contents = contents.map_err(ReadError::Index)?;
+        let contents = self.index.contents_at(place).map_err(ReadError::Index)?;
+        let Some(contents) = contents else {
+            return Ok(None);
+        };
         let table = Table::decode(&contents.table).map_err(|_| ReadError::Pack { object })?;
         let header = self.fetch(object, 0..HEADER_BYTES as u64)?;
         let size = u64::from(contents.stored_bytes);
@@ -187,7 +205,7 @@ impl RandomReader {
         let pack = Arc::new(KnownPack { opener, table });
         let bytes = contents.table.len().max(ENTRY_MIN_BYTES);
         self.kept().packs.insert(object, bytes, Arc::clone(&pack));
-        Ok(pack)
+        Ok(Some(pack))
     }
 
     /// Fetches a range, all of it.

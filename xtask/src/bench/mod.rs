@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: the program beside its peers, interleaved, on the same corpora in the same run.
 
+mod ballast;
 mod cell;
 mod contenders;
 pub(crate) mod corpus;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use ballast::Ballast;
 use contenders::{Contender, Embedded, Separate};
 use measure::Usage;
 pub(crate) use measure::{MeasureOptions, measure};
@@ -208,6 +210,7 @@ fn run_corpus(
 ) -> Outcome<Results> {
     let pristine = corpus.make(&corpus::default_directory()?)?;
     let live = work.join(corpus.name());
+    let mut ballast = Ballast::beside(work)?;
     let mut results = Results::default();
     for contender in contenders.iter() {
         results.name(
@@ -221,7 +224,15 @@ fn run_corpus(
         // Whoever is first in one round is last in the next, so that nobody always has the cold cache.
         contenders.rotate_left(usize::from(round > 0));
         corpus::reset(&pristine, &live)?;
-        run_round(contenders, &live, &work.join("r"), round, &mut results)?;
+        let repositories = work.join("r");
+        run_round(
+            contenders,
+            &live,
+            &repositories,
+            round,
+            ballast.as_mut(),
+            &mut results,
+        )?;
     }
     fs::remove_dir_all(&live)?;
     Ok(results)
@@ -232,6 +243,7 @@ fn run_round(
     live: &Path,
     repositories: &Path,
     round: usize,
+    mut ballast: Option<&mut Ballast>,
     results: &mut Results,
 ) -> Outcome {
     let _ = fs::remove_dir_all(repositories);
@@ -247,7 +259,13 @@ fn run_round(
         }
         corpus::warm(live)?;
         for contender in contenders.iter_mut() {
-            let usage = run_phase(contender.as_ref(), phase, live, repositories)?;
+            let usage = run_phase(
+                contender.as_ref(),
+                phase,
+                live,
+                repositories,
+                ballast.as_deref_mut(),
+            )?;
             println!(
                 "round {} {:<18} {:<24} {usage}",
                 round + 1,
@@ -271,6 +289,7 @@ fn run_phase(
     phase: Phase,
     live: &Path,
     repositories: &Path,
+    ballast: Option<&mut Ballast>,
 ) -> Outcome<Usage> {
     let target = repositories.join("restored");
     let mut command = contender.command(phase, live, &target)?;
@@ -282,8 +301,13 @@ fn run_phase(
     }
     let server = contender.server();
     let before = server.map(measure::server_usage).transpose()?;
-    let mut usage = measure::of_command(&command, &repositories.join("measured.json"))
-        .doing(format_args!("{}, {}", contender.name(), phase.name()))?;
+    let measured = repositories.join("measured.json");
+    let measure = || measure::of_command(&command, &measured);
+    let usage = match ballast {
+        Some(ballast) => ballast.give_while(measure)?,
+        None => measure(),
+    };
+    let mut usage = usage.doing(format_args!("{}, {}", contender.name(), phase.name()))?;
     if let (Some(server), Some(before)) = (server, before) {
         std::thread::sleep(SETTLE);
         usage.add_server(&measure::server_usage(server)?.since(&before));

@@ -9,6 +9,7 @@ mod capture;
 mod compare;
 mod consent;
 mod elsewhere;
+mod export;
 mod full_disk;
 mod kills;
 mod log;
@@ -66,6 +67,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "second-reader",
         shows: "a program written from the documents alone restores everything with the phrase and the cell's directory",
         run: reader::restores_with_the_phrase_alone,
+    },
+    Scenario {
+        name: "exported",
+        shows: "an export is everything, as plain files that other programs read and check",
+        run: export::is_read_without_candor,
     },
     Scenario {
         name: "canary",

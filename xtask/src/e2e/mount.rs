@@ -135,7 +135,8 @@ pub(super) fn shows_what_was_backed_up(world: &World) -> Outcome {
     let candor = world.candor("home");
     candor.up_once(&[&real, &awkward], &world.path("phrase.txt"))?;
 
-    let at = world.path("snapshots");
+    let around = world.path("around");
+    let at = around.join("snapshots");
     let mount = || Mounted::start(candor.command(["backup", "mount"]), &at);
     let mut mounted = mount()?;
     same_tree(&real, &mounted.newest(&real)?, With::DiffAndRsync)?;
@@ -143,6 +144,7 @@ pub(super) fn shows_what_was_backed_up(world: &World) -> Outcome {
     same_tree(&awkward, &shown, With::Rsync)?;
     awkward::same_contents(&awkward, &shown)?;
     nothing_can_be_changed(&mounted.newest(&real)?)?;
+    is_no_source(&candor, &around)?;
     new_snapshots_appear(&candor, &mut mounted, &awkward)?;
     mounted.unmount()?;
     mount()?.stop()?;
@@ -212,6 +214,18 @@ fn nothing_can_be_changed(folder: &Path) -> Outcome {
     }
     if fs::read(&file)? != before || new.exists() {
         return Err(Failure::new("something was changed"));
+    }
+    Ok(())
+}
+
+/// A folder in which snapshots are mounted is neither backed up nor synced.
+fn is_no_source(candor: &Candor<'_>, around: &Path) -> Outcome {
+    for words in [["backup", "add"], ["sync", "add"]] {
+        let output = candor.command(words).arg(around).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.code() != Some(2) || !said.contains("snapshots are mounted at") {
+            return Err(Failure::new(format!("{words:?}: {said}")));
+        }
     }
     Ok(())
 }

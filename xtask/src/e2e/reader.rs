@@ -10,11 +10,14 @@ use super::{awkward, mount, python, round_trip};
 use crate::sys::{self, Failure, Outcome};
 
 /// Where it is, below the project's root.
-const FOLDER: &str = "e2e/reader";
+pub(super) const FOLDER: &str = "e2e/reader";
+
+/// What it needs.
+pub(super) const PACKAGES: &str = "blake3, cryptography, zstandard";
 
 /// Its own tests, then a real tree and every awkward kind of file.
 pub(super) fn restores_with_the_phrase_alone(world: &World) -> Outcome {
-    let python = python::environment(FOLDER, "blake3, cryptography, zstandard")?;
+    let python = python::environment(FOLDER, PACKAGES)?;
     let reader = |words: &[&str]| {
         let mut command = Command::new(&python);
         command

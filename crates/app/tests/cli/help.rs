@@ -19,6 +19,8 @@ fn the_help_names_every_command() {
       consent      Switch services on and off, and see what you agreed to
       backup       Back up, look at snapshots, restore
       sync         Keep folders in step with your other devices
+      export       Copy everything of your account into a folder, in open formats that need no candor to
+                   be read
       service      Start `candor up` with your session
       ledger       Show every connection that this device opened
       server       Run a cell: the server that keeps other people's sealed objects, or yours
@@ -53,6 +55,7 @@ fn wrong_usage_exits_with_2() {
         &["backup", "run", "a", "--all"],
         &["backup", "restore", "latest"],
         &["consent", "on", "everything"],
+        &["export"],
         &["up", "--unprotected-keys", "--passphrase-file", "x"],
         &["ledger", "--since", "yesterday"],
     ] {

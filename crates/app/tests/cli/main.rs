@@ -7,6 +7,7 @@
     missing_docs
 )]
 
+mod export;
 mod failing;
 mod help;
 mod log;

@@ -461,6 +461,33 @@ pub struct DrillView {
     pub different: Vec<PathText>,
 }
 
+/// What an export holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedView {
+    /// Snapshots of backup sets.
+    pub snapshots: u64,
+    /// Synced folders.
+    pub folders: u64,
+    /// Files in all of them.
+    pub files: u64,
+    /// Bytes that were written for them.
+    pub bytes: u64,
+    /// Consents of the account.
+    pub consents: u64,
+    /// Receipts of consents and of erasures.
+    pub receipts: u64,
+    /// Statements of the account's chain.
+    pub statements: u64,
+    /// Lines of this device's ledger.
+    pub ledger_lines: u64,
+    /// What is not in it as it should be.
+    pub problems: u64,
+    /// Of those, what shows tampering, rollback or a fork.
+    pub alarms: u64,
+    /// How long it took.
+    pub duration_ms: u64,
+}
+
 /// Result of checking the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerVerifiedView {

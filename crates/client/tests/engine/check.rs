@@ -36,14 +36,14 @@ fn with_large(world: &World) -> PathBuf {
 }
 
 /// The largest object of the cell: contents of files.
-fn largest(world: &World) -> PathBuf {
+pub(crate) fn largest(world: &World) -> PathBuf {
     let mut found = Vec::new();
     objects(&world.path("cell/store/objects"), &mut found);
     let size = |path: &PathBuf| std::fs::metadata(path).unwrap().len();
     found.into_iter().max_by_key(size).unwrap()
 }
 
-fn flip(object: &Path) {
+pub(crate) fn flip(object: &Path) {
     let file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)

@@ -7,6 +7,7 @@ mod check;
 mod consent;
 mod erase;
 mod expiry;
+mod export;
 mod false_alarms;
 mod forget;
 mod histories;

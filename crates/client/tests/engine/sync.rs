@@ -29,7 +29,7 @@ fn propose(person: &Person) -> Result<ProposalView, Failure> {
     }
 }
 
-fn say_yes(person: &Person) {
+pub(crate) fn say_yes(person: &Person) {
     let token = propose(person).unwrap().token;
     person
         .ask(Command::ConsentGive {
@@ -48,7 +48,7 @@ fn folder(view: View) -> FolderView {
     }
 }
 
-fn add(person: &Person, path: &Path) -> FolderView {
+pub(crate) fn add(person: &Person, path: &Path) -> FolderView {
     let command = Command::SyncAdd {
         name: Some("papers".to_owned()),
         path: PathText::from_path(path),
@@ -67,7 +67,7 @@ fn join(person: &Person, name: &str, path: &Path) -> Result<FolderView, Failure>
     person.ask(command).map(folder)
 }
 
-fn run(person: &Person) -> Result<SyncedView, Failure> {
+pub(crate) fn run(person: &Person) -> Result<SyncedView, Failure> {
     match person.ask(Command::SyncRun {
         folders: Vec::new(),
     })? {

@@ -377,8 +377,12 @@ pub(super) fn read_tree(
 ) -> Result<(), RestoreError> {
     let root = tree::read_root(context.job.root, reader)?;
     for path in &context.job.paths {
-        if !crate::browse::exists(&root, path, reader)? {
-            return Err(RestoreError::NotFound { path: path.clone() });
+        match crate::browse::exists(&root, path, reader) {
+            Ok(true) => {}
+            Ok(false) => return Err(RestoreError::NotFound { path: path.clone() }),
+            // A folder on the way to it is out of reach: the walk finds that too, and tells it.
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     let selection = Selection::new(&context.job.paths);

@@ -175,6 +175,30 @@ fn little_is_fetched_for_little() {
     assert_eq!(*counted.bytes.lock().unwrap(), fetched, "it was kept");
 }
 
+/// A prune, or another device's repair, while somebody reads.
+#[test]
+fn a_pack_that_goes_between_two_looks_is_no_fault() {
+    let mut world = World::new();
+    world.write("a", &noise(1, 200_000));
+    let root = root_of(&world.back_up());
+    let reader = reader(&world);
+    let place = world.repository.index().locate(&root).unwrap().unwrap();
+    for gone in [
+        Place {
+            pack: ObjectId::from_bytes([7; 32]),
+            ..place
+        },
+        Place {
+            pack: ObjectId::from_bytes([7; 32]),
+            pack_number: place.pack_number + 1_000,
+            ..place
+        },
+    ] {
+        assert!(reader.frame(&gone).unwrap().is_none());
+    }
+    assert!(reader.frame(&place).unwrap().is_some());
+}
+
 /// Of a pack the cell sees steps, or its head or end, and never where a frame lies.
 #[test]
 fn a30_reads_here_and_there_tell_no_lengths() {

@@ -120,6 +120,30 @@ fn parts_of_a_snapshot_keep_their_paths() {
 }
 
 #[test]
+fn a_path_in_a_folder_that_is_out_of_reach_hinders_no_other_path() {
+    let mut world = World::new();
+    world.write("lost/one", b"1");
+    world.back_up();
+    let first: Vec<_> = world.cell.objects.lock().unwrap().keys().copied().collect();
+    world.write("there/two", b"2");
+    let outcome = world.back_up();
+    // Everything of the first backup is gone, the folder `lost` with it.
+    let manifest = world.repository.head();
+    let mut objects = world.cell.objects.lock().unwrap();
+    objects.retain(|object, _| !first.contains(object) || Some(*object) == manifest);
+    drop(objects);
+    let mut job = world.restore_job(root_of(&outcome));
+    job.paths = vec!["source/lost/one".into(), "source/there/two".into()];
+    let restored = world.restore(&job).unwrap();
+    assert_eq!(
+        kinds(&restored),
+        [("source/lost".to_owned(), ProblemKind::Damaged)]
+    );
+    let two = fs::read(world.path("target/source/there/two"));
+    assert_eq!(two.unwrap(), b"2");
+}
+
+#[test]
 fn c06_setuid_and_device_nodes_need_privileges() {
     if !crate::sys::is_superuser() {
         return;
