@@ -31,8 +31,9 @@ use crate::drill_flow::remove_tree;
 use crate::durable;
 use crate::engine::{Engine, unknown_chain};
 use crate::erase_flow;
-use crate::events::Events;
+use crate::events::{Events, pump};
 use crate::log::kind_name;
+use crate::mount_flow::ERRAND_AGE;
 use crate::path_text::PathText;
 use crate::receipt;
 use crate::restore_flow::{Held, Session, plain_view, snapshot_view};
@@ -98,9 +99,10 @@ struct Summary<'a> {
 }
 
 /// An export at work.
-struct Export<'s, 'e> {
-    session: &'s Session<'e>,
-    target: &'s Path,
+struct Export<'e> {
+    session: Session<'e>,
+    since: Instant,
+    target: &'e Path,
     every_snapshot: bool,
     view: ExportedView,
     problems: Vec<Problem>,
@@ -122,9 +124,11 @@ impl Engine {
     ) -> Result<View, Failure> {
         let began = Instant::now();
         let target = Target::take(self, &to.to_path())?;
-        let view = self.read_back(Purpose::Restore, events, cancel, |session| {
+        let stop = Cancel::default();
+        let view = pump(events, cancel, &stop, |events| {
             let mut export = Export {
-                session,
+                session: Session::begin(self, Purpose::Restore, events, &stop)?,
+                since: Instant::now(),
                 target: &target.path,
                 every_snapshot,
                 view: ExportedView::default(),
@@ -134,8 +138,7 @@ impl Engine {
                 named: BTreeSet::new(),
                 began: self.now(),
             };
-            export.run(began)?;
-            Ok(export.view)
+            export.run(began).map(|()| export.view)
         })?;
         if view.problems == 0 {
             for top in ["backups", "folders"] {
@@ -198,7 +201,7 @@ fn time_name(time: Millis) -> String {
     )
 }
 
-impl<'e> Export<'_, 'e> {
+impl<'e> Export<'e> {
     fn run(&mut self, began: Instant) -> Result<(), Failure> {
         self.put("README.txt", README.as_bytes())?;
         self.vaults()?;
@@ -226,7 +229,7 @@ impl<'e> Export<'_, 'e> {
         self.session.engine
     }
 
-    const fn events(&self) -> &Events {
+    const fn events(&self) -> &'e Events {
         self.session.events
     }
 
@@ -305,6 +308,21 @@ impl<'e> Export<'_, 'e> {
         self.miss(PathText::from_bytes(of.as_bytes()), failure.sentence);
     }
 
+    /// An errand lasts a day, and an export may take longer.
+    fn renew(&mut self) -> Result<(), Failure> {
+        if self.since.elapsed() > ERRAND_AGE {
+            let Session {
+                engine,
+                events,
+                cancel,
+                ..
+            } = self.session;
+            self.session = Session::begin(engine, Purpose::Restore, events, cancel)?;
+            self.since = Instant::now();
+        }
+        Ok(())
+    }
+
     fn vaults(&mut self) -> Result<(), Failure> {
         let engine = self.engine();
         if engine.facts.role == Role::WriteOnly {
@@ -322,6 +340,7 @@ impl<'e> Export<'_, 'e> {
             .collect();
         vaults.sort_by_key(|vault| engine.is_synced_vault(vault));
         for vault in vaults {
+            self.renew()?;
             let of = format!("vault {vault}");
             if engine.keys().keys(Some(vault)).is_none() {
                 self.miss(

@@ -24,7 +24,7 @@ use crate::path_text::PathText;
 use crate::restore_flow::Session;
 
 /// When the errand is renewed without being asked: half of the time for which it is good.
-const ERRAND_AGE: Duration = Duration::from_millis(ERRAND_MAX_MS as u64 / 2);
+pub(crate) const ERRAND_AGE: Duration = Duration::from_millis(ERRAND_MAX_MS as u64 / 2);
 
 /// How long the end of a mount is waited for.
 const UNMOUNT_WAIT: Duration = Duration::from_secs(3);

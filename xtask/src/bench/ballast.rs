@@ -101,7 +101,7 @@ impl Drop for Ballast {
 /// Whether the file system takes as much as is to be free.
 fn has_room(directory: &Path) -> bool {
     nix::sys::statvfs::statvfs(directory).is_ok_and(|room| {
-        let free = room.blocks_available() as u64 * room.fragment_size() as u64;
+        let free = room.blocks_available() * room.fragment_size();
         free >= FREE_MIN_KIB * 1024
     })
 }

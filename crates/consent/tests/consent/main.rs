@@ -465,7 +465,9 @@ fn the_notice_of_synced_folders_says_what_comes_and_goes() {
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
-    assert!(!text.contains('{'), "{text}");
+    assert!(!text.contains(['{', '}']), "{text}");
+    let filled = format!("Example Family, region home, cell {}.\n", cell());
+    assert!(text.contains(&filled), "{filled} is not in\n{text}");
 }
 
 /// Nobody outside the crate can make, copy or convert an authority.
