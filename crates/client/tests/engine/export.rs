@@ -69,6 +69,15 @@ fn with_all(world: &World) -> (Person, candor_client::RecoveryPhrase, PathBuf, P
     (person, phrase, docs, papers)
 }
 
+fn erase_backups(person: &Person) {
+    let command = Command::ConsentOff {
+        service: "backup".to_owned(),
+        set: None,
+        stored: Stored::Erased,
+    };
+    person.ask(command).unwrap();
+}
+
 #[test]
 fn an_export_holds_everything_and_is_read_without_an_engine() {
     let world = World::new();
@@ -232,13 +241,7 @@ fn a_vault_that_was_never_used_and_is_to_be_erased_hinders_nothing() {
     let (person, _) = world.create("home");
     person.add(&world.tree("docs"));
     person.consent();
-    person
-        .ask(Command::ConsentOff {
-            service: "backup".to_owned(),
-            set: None,
-            stored: Stored::Erased,
-        })
-        .unwrap();
+    erase_backups(&person);
     let view = export(&person, &world.path("export")).unwrap();
     assert_eq!((view.files, view.problems, view.receipts), (0, 0, 1));
 }
@@ -368,13 +371,7 @@ fn a_write_only_device_says_that_it_exports_no_files() {
 fn what_was_withdrawn_and_erased_is_said() {
     let world = World::new();
     let (person, ..) = with_all(&world);
-    person
-        .ask(Command::ConsentOff {
-            service: "backup".to_owned(),
-            set: None,
-            stored: Stored::Erased,
-        })
-        .unwrap();
+    erase_backups(&person);
     let view = export(&person, &world.path("export")).unwrap();
     // The cell has it still, and it can still be exported.
     assert_eq!((view.snapshots, view.problems), (1, 0));

@@ -4,6 +4,7 @@
 
 mod cell;
 mod chain;
+mod documented;
 mod erasure;
 mod linking;
 mod places;
