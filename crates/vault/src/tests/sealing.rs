@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::{CopiedEntropy, keys, keys_of, noise};
 use crate::entropy::{Entropy, SystemEntropy};
-use crate::keys::{EpochKey, KeysError, VaultKeys};
+use crate::keys::{EpochKey, KeysError, RUNS_MAX, VaultKeys};
 use crate::seal::*;
 
 /// AES-256-GCM of RustCrypto: written by other people than the one we use.
@@ -557,6 +557,9 @@ fn bodies_are_padded_and_their_padding_is_checked() {
     let mut opened = object.clone();
     let body = open_body(&keys(), ObjectType::Index, &mut opened).unwrap();
     assert_eq!(&opened[body], b"a body");
+    let longest = sealer.seal_body(ObjectType::Index, &vec![0; BODY_MAX_BYTES]);
+    let (_, longest) = longest.unwrap().unwrap();
+    assert_eq!(longest.len(), candor_wire::limits::OBJECT_MAX_BYTES);
     let too_long = vec![0; BODY_MAX_BYTES + 1];
     assert!(
         sealer
@@ -613,4 +616,26 @@ fn a_length_word_ends_where_the_object_does() {
     assert_eq!(opened(0), Ok(4..4));
     assert_eq!(opened(room - 4), Ok(4..room));
     assert_eq!(opened(room - 3), Err(SealError::Rejected));
+}
+
+#[test]
+fn a_vault_of_runs_has_as_many_keys_as_are_allowed() {
+    let keys = |numbers: &mut dyn Iterator<Item = u32>| {
+        let runs = numbers.map(|number| (number, EpochKey::from_bytes(&[7; 32])));
+        let (account, vault) = (keys().account(), keys().vault());
+        VaultKeys::of_runs(account, vault, runs, &[1; 32]).map(|keys| keys.current_epoch())
+    };
+    let most = u32::try_from(RUNS_MAX).unwrap();
+    assert!(matches!(keys(&mut (1..=most)), Ok(newest) if newest == most));
+    // A number that comes twice counts once.
+    assert!(keys(&mut (1..=most).chain([1, most])).is_ok());
+    let too_many = keys(&mut (0..=most));
+    assert!(matches!(
+        too_many,
+        Err(KeysError::TooMany { limit: RUNS_MAX })
+    ));
+    assert!(matches!(
+        keys(&mut (0..0)),
+        Err(KeysError::FirstEpochMissing)
+    ));
 }
