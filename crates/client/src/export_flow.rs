@@ -184,11 +184,9 @@ fn portable(name: &str) -> String {
         .chars()
         .map(|c| if is_odd(c) { '_' } else { c })
         .collect();
-    let trimmed = plain.trim_end_matches(['.', ' ']);
-    if trimmed.is_empty() {
-        format!("_{}", "_".repeat(plain.len()))
-    } else {
-        trimmed.to_owned()
+    match plain.trim_end_matches(['.', ' ']) {
+        "" => "_".to_owned(),
+        trimmed => trimmed.to_owned(),
     }
 }
 
@@ -594,7 +592,7 @@ mod tests {
         let cases = [
             ("documents", "documents"),
             ("a/../b", "a_.._b"),
-            ("..", "___"),
+            ("..", "_"),
             ("", "_"),
             ("two\nlines", "two_lines"),
             ("c:\\x?", "c__x_"),

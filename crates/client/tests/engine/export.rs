@@ -178,7 +178,7 @@ fn an_export_that_was_stopped_goes_on_and_one_that_is_done_is_left_alone() {
     let world = World::new();
     let (person, _, docs, _) = with_all(&world);
     let to = world.path("export");
-    // Whoever cannot write to a folder that was made before finds nobody else's files written to instead.
+    // A link in the place of one of the export's files leads nowhere: the link is replaced.
     let precious = world.path("precious");
     std::fs::write(&precious, "precious").unwrap();
     let cancel = Cancel::default();
