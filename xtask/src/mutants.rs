@@ -66,6 +66,9 @@ pub(crate) struct Options {
     /// Only a part of the changes: `0/4` is the first of four.
     #[arg(long, value_name = "K/N")]
     shard: Option<String>,
+    /// Only what no test noticed the last time.
+    #[arg(long, conflicts_with = "shard")]
+    again: bool,
 }
 
 /// Tries every change, and fails if one of them is not noticed.
@@ -110,6 +113,9 @@ fn command(area: &Area, options: &Options) -> Command {
         .arg(output().join(area.name));
     for file in area.files {
         command.args(["--file", file]);
+    }
+    if options.again {
+        command.arg("--iterate");
     }
     if let Some(shard) = &options.shard {
         command.args(["--shard", shard]);

@@ -278,17 +278,18 @@ impl SealBuffer {
     }
 
     /// Appends plaintext. What does not fit any more is a mistake of the caller and is cut off.
-    pub fn append(&mut self, mut content: &[u8]) {
+    pub fn append(&mut self, content: &[u8]) {
         debug_assert!(
             content.len() <= self.remaining(),
             "the buffer was sized for its content"
         );
-        while !content.is_empty() && self.remaining() > 0 {
+        let mut left = &content[..content.len().min(self.remaining())];
+        while !left.is_empty() {
             let room = self.room();
-            let part = content.len().min(room.len());
-            self.bytes[room.start..room.start + part].copy_from_slice(&content[..part]);
+            let part = left.len().min(room.len());
+            self.bytes[room.start..room.start + part].copy_from_slice(&left[..part]);
             self.written += part;
-            content = &content[part..];
+            left = &left[part..];
         }
     }
 

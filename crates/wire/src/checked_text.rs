@@ -36,3 +36,17 @@ pub(crate) fn read(prefix: &str, text: &str, max_bytes: usize) -> Result<Vec<u8>
     bytes.truncate(bytes.len() - CHECK_BYTES);
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 11 bytes and their check are 20 letters: twice the largest number that was asked for, and no more.
+    #[test]
+    fn a_text_has_a_longest_length() {
+        let text = write("prefix:", vec![7; 11]);
+        assert_eq!(text.len(), "prefix:".len() + 20);
+        assert_eq!(read("prefix:", &text, 10), Ok(vec![7; 11]));
+        assert_eq!(read("prefix:", &text, 9), Err(TextFault::Damaged));
+    }
+}

@@ -400,9 +400,48 @@ mod tests {
         );
     }
 
+    /// docs/formats/api.md: 1,024 bytes. The name of the device alone makes the input longer here.
+    #[test]
+    fn a_header_has_a_longest_length() {
+        let key = Ed25519Secret::from_seed(&[7; 32]);
+        let nonce = RequestNonce::from_bytes([9; 16]);
+        let outcome = |name_bytes: usize| {
+            let device = "d".repeat(name_bytes);
+            let covered = Covered {
+                device: &device,
+                ..covered()
+            };
+            let headers = sign(&covered, 1_000, &nonce, &key);
+            let verified = verify(&covered, &headers, 1_000, &key.public());
+            (headers.input.len(), verified.map(|verified| verified.nonce))
+        };
+        let (without_name, _) = outcome(0);
+        let longest = 1_024 - without_name;
+        assert_eq!(outcome(longest), (1_024, Ok(nonce)));
+        assert_eq!(outcome(longest + 1), (1_025, Err(RequestError::Form)));
+    }
+
+    #[test]
+    fn a_signer_is_a_device_or_the_root() {
+        let device = DeviceId::from_bytes([0x0a; 16]);
+        let hexadecimal = "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
+        assert_eq!(device_header(Some(&device)), hexadecimal);
+        assert_eq!(device_header(None), "root");
+        assert_eq!(parse_device_header(hexadecimal), Ok(Some(device)));
+        assert_eq!(parse_device_header("root"), Ok(None));
+        for wrong in ["", "Root", "0a", &hexadecimal.to_uppercase()] {
+            assert_eq!(parse_device_header(wrong), Err(RequestError::Form));
+        }
+    }
+
     #[test]
     fn digests_name_their_body() {
         let value = content_digest(b"body");
+        // The form of RFC 9530; the hash by another program.
+        assert_eq!(
+            value,
+            "sha-256=:Iw2DWNyOiJC0xY3utikS7i8gNXrpKlzIYbmOaP4xrLU=:"
+        );
         assert_eq!(check_digest(&value, b"body"), Ok(()));
         assert_eq!(check_digest(&value, b"bodY"), Err(RequestError::Digest));
     }

@@ -118,9 +118,35 @@ mod tests {
     }
 
     #[test]
-    fn times_have_hours_at_both_ends() {
+    fn a_day_has_so_many_milliseconds_and_seconds_are_whole() {
+        assert_eq!(DAY_MS, 86_400_000);
+        let cases = [
+            (2_999, 2),
+            (1_000, 1),
+            (999, 0),
+            (0, 0),
+            (-1, -1),
+            (-1_000, -1),
+            (-1_001, -2),
+        ];
+        for (ms, seconds) in cases {
+            assert_eq!(Millis(ms).seconds(), seconds, "{ms}");
+        }
+    }
+
+    #[test]
+    fn times_have_hours_minutes_and_seconds() {
         let last = Millis(-1).calendar();
         assert_eq!((last.hour, last.minute, last.second), (23, 59, 59));
+        let afternoon = Calendar {
+            year: 2026,
+            month: 9,
+            day: 21,
+            hour: 14,
+            minute: 13,
+            second: 20,
+        };
+        assert_eq!(Millis(1_790_000_000_999).calendar(), afternoon);
         for extreme in [i64::MIN, i64::MAX] {
             let calendar = Millis(extreme).calendar();
             assert!((1..=12).contains(&calendar.month) && (1..=31).contains(&calendar.day));

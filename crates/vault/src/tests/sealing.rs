@@ -238,6 +238,17 @@ fn a_range_is_whole_segments_within_the_object() {
     }
 }
 
+/// docs/formats/vault.md: bytes 6 to 9 of an object, the highest first.
+#[test]
+fn an_object_names_the_epoch_that_it_is_sealed_under() {
+    let (_, mut object) = sample();
+    object[6..10].copy_from_slice(&[0x01, 0x02, 0x03, 0x04]);
+    assert_eq!(epoch_of(&object), Some(0x0102_0304));
+    assert_eq!(epoch_of(&object[..10]), Some(0x0102_0304));
+    assert_eq!(epoch_of(&object[..9]), None, "it ends before");
+    assert_eq!(epoch_of(&[]), None);
+}
+
 #[test]
 fn a07_reordered_and_repeated_segments_are_rejected() {
     let (_, object) = sample();

@@ -3,9 +3,9 @@
 use candor_wire::cbor;
 use candor_wire::cell::{
     Acknowledgement, CELL_FORMAT_VERSION, CELL_KEYS_MAX, CellError, CellKeyring, CellKeys,
-    SignedAcknowledgement, SignedCellKeys,
+    InvitationRight, SignedAcknowledgement, SignedCellKeys, authority, log_origin,
 };
-use candor_wire::ids::{CellId, Link, StatementId};
+use candor_wire::ids::{CellId, Link, StatementId, to_hex};
 use candor_wire::sign::Ed25519Secret;
 
 use candor_testkit::sample::*;
@@ -76,6 +76,35 @@ fn every_generation_is_signed_by_the_root() {
         Err(CellError::Signature)
     );
 }
+
+/// Names that no resolver answers for and that stay when the cell gets another address: docs/formats/cell.md, log.md.
+#[test]
+fn a_cell_and_its_logs_are_named_by_its_id() {
+    let cell = CellId::from_bytes([0xc0; 16]);
+    let id = "c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0";
+    assert_eq!(authority(&cell), format!("{id}.cell.invalid"));
+    assert_eq!(log_origin(&cell), format!("{id}.cell.invalid/log"));
+    let origin = |log_number| {
+        let keys = CellKeys {
+            cell,
+            log_number,
+            ..cell_keys()
+        };
+        keys.log_origin()
+    };
+    assert_eq!(origin(None), format!("{id}.cell.invalid/log"));
+    assert_eq!(origin(Some(2)), format!("{id}.cell.invalid/log/2"));
+}
+
+/// Whoever reads a cell's database cannot use a right that is stored there.
+#[test]
+fn a_right_is_stored_as_its_hash() {
+    let stored = InvitationRight([0x1f; 16]).stored_hash();
+    assert_eq!(to_hex(&stored), STORED_RIGHT);
+}
+
+/// BLAKE3 in key-derivation mode (docs/formats/cell.md) over 16 bytes of 0x1f, by another program.
+const STORED_RIGHT: &str = "da297a032a51b770690d70101eae91a4c3668b77851fdbc53831999bdc978774";
 
 fn acknowledgement() -> Acknowledgement {
     Acknowledgement {

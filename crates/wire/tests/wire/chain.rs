@@ -1,7 +1,7 @@
 //! The rules of a chain, and that each of them holds against a cell or member that breaks it.
 
 use candor_wire::chain::{AccountView, ChainError, Record};
-use candor_wire::consent_record::RecordFault;
+use candor_wire::consent_record::{ConsentRecord, RecordFault};
 use candor_wire::ids::{DeviceId, Link, Salt, StatementId, VaultId};
 use candor_wire::limits::CONSENT_MAX_MS;
 use candor_wire::sign::Signature;
@@ -209,6 +209,54 @@ fn a_consent_is_signed_by_its_own_device_and_ends() {
             }
         );
     }
+}
+
+#[test]
+fn a_vault_that_only_a_write_only_device_uses_is_that_device_s() {
+    let theirs = VaultId::from_bytes([0xb2; 16]);
+    let consent_for = |device: DeviceId, vault: VaultId| {
+        let record = ConsentRecord {
+            vault: Some(vault),
+            ..consent_record(device)
+        };
+        Body::ConsentGiven(Box::new(record))
+    };
+    let mut grower = family();
+    grower
+        .push(
+            Some(LAPTOP),
+            &laptop(),
+            added(PHONE, Role::WriteOnly, &phone()),
+        )
+        .push(Some(LAPTOP), &laptop(), epoch(Some(theirs), 1, &[LAPTOP]));
+    assert_eq!(grower.view().writer_of(&theirs), None);
+    // The phone consents twice, as it does before the first one ends.
+    grower
+        .push(Some(PHONE), &phone(), consent_for(PHONE, theirs))
+        .push(Some(LAPTOP), &laptop(), consent_for(LAPTOP, VAULT))
+        .push(Some(PHONE), &phone(), consent_for(PHONE, theirs));
+    let view = grower.view();
+    assert_eq!(view.writer_of(&theirs), Some(PHONE));
+    assert_eq!(view.writer_of(&VAULT), None);
+    let (intruding, _) = grower.draft(Some(LAPTOP), &laptop(), consent_for(LAPTOP, theirs));
+    assert_eq!(
+        refused(&view, &intruding),
+        ChainError::Contradiction {
+            sequence: 9,
+            reason: "a write-only device has its vaults to itself"
+        }
+    );
+    // Where a full device was first, a write-only one may follow, and the vault stays shared.
+    grower.push(Some(PHONE), &phone(), consent_for(PHONE, VAULT));
+    assert_eq!(grower.view().writer_of(&VAULT), None);
+}
+
+#[test]
+fn a_signer_is_known_by_its_own_key() {
+    let view = family().view();
+    assert_eq!(view.key_of(None), Some(&root().public()));
+    assert_eq!(view.key_of(Some(&LAPTOP)), Some(&laptop().public()));
+    assert_eq!(view.key_of(Some(&PHONE)), None);
 }
 
 #[test]

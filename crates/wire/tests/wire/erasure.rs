@@ -1,9 +1,7 @@
 //! Erasures: who may ask for one, what it ends, and what a cell's word about it is worth.
 
 use candor_testkit::sample::*;
-use candor_wire::chain::{
-    AccountView, CHAIN_KEPT_FOR_CANCELLING, CHAIN_MAX_ENTRIES, ChainError, RECORD_VERSION, Record,
-};
+use candor_wire::chain::{AccountView, CHAIN_MAX_ENTRIES, ChainError, RECORD_VERSION, Record};
 use candor_wire::erasure::{
     ACCOUNT_ERASURE_DAYS, ERASURE_VERSION, Erasure, ErasureAsked, ErasureCancelled, SignedErasure,
     due, log_label, receipt_name,
@@ -124,6 +122,30 @@ fn asking_ends_every_consent_for_it_and_lets_none_begin() {
 }
 
 #[test]
+fn all_that_was_ever_asked_for_is_listed_in_its_order() {
+    let mut grower = consented();
+    let mut expected = Vec::new();
+    for vault in [Some(VAULT), None, Some(VAULT), None] {
+        let sequence = grower.records.len() as u64;
+        grower.push(Some(LAPTOP), &laptop(), Body::ErasureAsked(asked(vault)));
+        let id = grower.records.last().unwrap().commitment;
+        expected.push((id, sequence, vault));
+        let cancel = ErasureCancelled {
+            version: ERASURE_VERSION,
+            asked: id,
+        };
+        grower.push(Some(LAPTOP), &laptop(), Body::ErasureCancelled(cancel));
+    }
+    let view = grower.view();
+    let listed: Vec<_> = view
+        .erasures()
+        .into_iter()
+        .map(|(id, entry)| (id, entry.sequence, entry.vault))
+        .collect();
+    assert_eq!(listed, expected);
+}
+
+#[test]
 fn a21_a_write_only_device_has_nothing_erased() {
     let mut grower = consented();
     for body in [
@@ -156,7 +178,8 @@ fn a21_a_full_chain_still_takes_an_erasure_back() {
         statement: None,
         acknowledgement: None,
     };
-    let last = CHAIN_MAX_ENTRIES - CHAIN_KEPT_FOR_CANCELLING - 1;
+    // So many are kept, by docs/formats/statements.md.
+    let last = CHAIN_MAX_ENTRIES - 1_089 - 1;
     while (grower.records.len() as u64) < last {
         let next = stub(grower.records.len() as u64);
         grower.tip = link(

@@ -1,7 +1,8 @@
 //! Linking: the code's text, and the digits.
 
+use candor_testkit::memory::copy_from;
 use candor_testkit::sample::*;
-use candor_wire::cell::Invitation;
+use candor_wire::cell::{Invitation, InvitationRight};
 use candor_wire::ids::Link;
 use candor_wire::linking::{
     GivenVault, JoinRequest, LINKING_VERSION, LinkCode, LinkCodeError, LinkPlace, LinkSecret,
@@ -86,6 +87,64 @@ fn a_code_survives_copying_and_notices_damage() {
     let mut empty = code();
     empty.chain_length = 0;
     assert_eq!(refused(&empty.to_text()), LinkCodeError::Content);
+    // Neither a right to open an account nor an invitation that is none by itself is in one.
+    let mut with_right = code();
+    with_right.cell.right = Some(InvitationRight([1; 16]));
+    assert_eq!(refused(&with_right.to_text()), LinkCodeError::Content);
+    let mut nowhere = code();
+    nowhere.cell.addresses = vec![String::new()];
+    assert_eq!(refused(&nowhere.to_text()), LinkCodeError::Content);
+}
+
+#[test]
+fn a_device_that_joins_has_a_name_in_bounds_and_speaks_this_version() {
+    let named = |bytes| {
+        let request = JoinRequest {
+            name: "n".repeat(bytes),
+            ..request()
+        };
+        request.is_sound()
+    };
+    assert!(!named(0) && named(1) && named(256) && !named(257));
+    let newer = JoinRequest {
+        version: LINKING_VERSION + 1,
+        ..request()
+    };
+    assert!(!newer.is_sound());
+}
+
+#[test]
+fn a_given_vault_brings_its_key() {
+    let given = GivenVault::new(VAULT, [0x67; 32]);
+    assert_eq!(*given.chunk_ids(), [0x67_u8; 32]);
+}
+
+/// Safe code sees no value that is gone. The place where it was is in the process's memory still.
+#[test]
+fn secrets_of_a_link_are_wiped_when_they_are_dropped() {
+    let mut left = [0_u8; 32];
+    let mut held = vec![LinkSecret::from_bytes([0x5e; 32])];
+    let place = held.as_ptr().expose_provenance();
+    copy_from(place, &mut left);
+    assert_eq!(left, [0x5e_u8; 32], "it is looked for where it is");
+    // The secret goes, and the place that `held` has for one stays.
+    held.clear();
+    copy_from(place, &mut left);
+    assert_eq!(left, [0_u8; 32]);
+    drop(held);
+
+    let mut left = [0_u8; 1024];
+    let gift = WriterGift {
+        watch: vec![0x69; 1024],
+        vaults: Vec::new(),
+    };
+    let place = gift.watch.as_ptr().expose_provenance();
+    copy_from(place, &mut left);
+    assert_eq!(left, [0x69_u8; 1024], "it is looked for where it is");
+    drop(gift);
+    copy_from(place, &mut left);
+    // What frees memory writes at the ends of it.
+    assert_eq!(left[64..960], [0_u8; 896]);
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod bytes;
 mod cell;
 mod chain;
 mod documented;
 mod erasure;
+mod limits;
 mod linking;
 mod places;
 mod re_anchor;

@@ -218,6 +218,18 @@ fn an_epoch_record_has_one_shape() {
     assert!(!recipients(DEVICES_MAX + 1));
 }
 
+#[test]
+fn a_wrap_is_found_by_its_recipient() {
+    let Body::Epoch(record) = epoch(None, 1, &[LAPTOP, PHONE]) else {
+        panic!("another body")
+    };
+    for recipient in [None, Some(LAPTOP), Some(PHONE)] {
+        let found = record.wrap_for(recipient).map(|wrap| wrap.recipient);
+        assert_eq!(found, Some(recipient));
+    }
+    assert_eq!(record.wrap_for(Some(DeviceId::from_bytes([9; 16]))), None);
+}
+
 fn begun(signer: Option<DeviceId>, key: &SecretKey, body: Body) -> Result<AccountView, ChainError> {
     let mut grower = Grower::empty();
     grower.push(signer, key, body);

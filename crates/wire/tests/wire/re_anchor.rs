@@ -1,6 +1,7 @@
 //! Accepting an older state: who may, and what it has to say.
 
 use candor_testkit::sample::*;
+use candor_wire::VaultId;
 use candor_wire::chain::ChainError;
 use candor_wire::head::HeadHash;
 use candor_wire::ids::Link;
@@ -73,6 +74,28 @@ fn a_full_device_accepts_what_is_before_it() {
     nothing_lost.heads.clear();
     nothing_lost.log_before = None;
     assert_eq!(outcome(&grower, Some(LAPTOP), nothing_lost), Ok(()));
+}
+
+#[test]
+fn it_names_vaults_in_their_order() {
+    let grower = family();
+    let naming = |vaults: [u8; 2]| {
+        let mut body = sample(&grower);
+        let change = body.heads[0];
+        let changes = vaults.map(|vault| HeadChange {
+            vault: VaultId::from_bytes([vault; 16]),
+            ..change
+        });
+        body.heads = changes.to_vec();
+        outcome(&grower, Some(LAPTOP), body)
+    };
+    assert_eq!(naming([1, 2]), Ok(()));
+    for refused in [naming([2, 1]), naming([2, 2])] {
+        assert!(
+            matches!(refused, Err(ChainError::Contradiction { .. })),
+            "{refused:?}"
+        );
+    }
 }
 
 #[test]

@@ -88,6 +88,8 @@ fn a06_nothing_that_a_revoked_device_states_afterwards_counts() {
     assert!(!is_live(&view, PHONE) && is_live(&view, LAPTOP));
     let entry = view.device(&PHONE).unwrap().revoked.as_ref().unwrap();
     assert_eq!((entry.by, entry.sequence), (Some(LAPTOP), 10));
+    // What it signs is known to be its own, to be refused as that.
+    assert_eq!(view.key_of(Some(&PHONE)), Some(&phone().public()));
     let sequence = 11;
     let stated = [
         consent(PHONE),
@@ -336,6 +338,40 @@ fn a06_a_restored_cell_is_accepted_and_a_revoked_device_is_not() {
         check(&grower.view(), PHONE, 5, 2, 5),
         Err(VoidHead::Revoked)
     );
+}
+
+#[test]
+fn a06_a_vault_that_had_a_head_is_not_without_one_afterwards() {
+    let no_head = |grower: &Grower, vault| grower.view().check_no_head(&vault);
+    assert_eq!(no_head(&three(), VAULT), Ok(()), "before the revocation");
+    let mut grower = phone_revoked();
+    assert_eq!(no_head(&grower, VAULT), Err(VoidHead::Pinned));
+    assert_eq!(no_head(&grower, OTHER), Ok(()), "it had none");
+    // Its cell was restored, and the person accepts that there is none.
+    let gone = HeadChange {
+        vault: VAULT,
+        before: HeadPoint {
+            counter: 7,
+            hash: HeadHash([7; 32]),
+        },
+        now: None,
+    };
+    let accepted = ReAnchor {
+        heads: vec![gone],
+        ..crate::re_anchor::sample(&grower)
+    };
+    let body = Body::ReAnchored(Box::new(accepted));
+    grower.push(Some(LAPTOP), &laptop(), body);
+    assert_eq!(no_head(&grower, VAULT), Ok(()));
+    // A head that a later revocation pins came after that.
+    grower
+        .push(None, &root(), added(OTHER_PHONE, Role::Full, &secret(6)))
+        .push(
+            Some(LAPTOP),
+            &laptop(),
+            says(OTHER_PHONE, &[pin(VAULT, 1, 1)]),
+        );
+    assert_eq!(no_head(&grower, VAULT), Err(VoidHead::Pinned));
 }
 
 #[test]

@@ -95,6 +95,40 @@ fn an_errand_is_for_one_key_cell_and_time() {
     );
 }
 
+/// A root that recovers does not know its account yet, and a link's key belongs to none.
+#[test]
+fn only_who_recovers_or_joins_names_nobody() {
+    let laptop = laptop();
+    let verify = |purpose, account, signer| {
+        let token = ErrandToken {
+            purpose,
+            account,
+            signer,
+            ..token()
+        };
+        let signed = SignedErrand::sign(&token, laptop.ed25519());
+        let key = laptop.ed25519().public();
+        signed.verify(&key, &cell(), NOW, 0).map(drop)
+    };
+    for purpose in Purpose::ALL {
+        let recovers = purpose == Purpose::Recover;
+        let joins = purpose == Purpose::Join;
+        for (account, signer, may) in [
+            (Some(ACCOUNT), Some(LAPTOP), true),
+            (Some(ACCOUNT), None, recovers),
+            (None, Some(LAPTOP), recovers),
+            (None, None, recovers || joins),
+        ] {
+            let expected = if may { Ok(()) } else { Err(ErrandError::Place) };
+            assert_eq!(
+                verify(purpose, account, signer),
+                expected,
+                "{purpose:?} {account:?} {signer:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn an_errand_s_times_are_exact() {
     let laptop = laptop();
@@ -135,14 +169,17 @@ fn encodings_have_a_longest_length() {
         cbor::decode::<ErrandToken>(&vec![0; most]),
         Err(CodecError::Malformed { what })
     );
-    // The text is refused before it is decoded.
-    let long = "A".repeat(SignedErrand::MAX_BYTES * 2 + 4);
-    assert_eq!(
-        SignedErrand::from_text(&long),
-        Err(ErrandError::Codec(CodecError::Malformed {
-            what: SignedErrand::WHAT
-        }))
-    );
+    // The text is refused before it is decoded. Up to there it is decoded, and then refused for what it holds.
+    let what = SignedErrand::WHAT;
+    let read = |letters| SignedErrand::from_text(&"A".repeat(letters));
+    let decoded = CodecError::TooLong {
+        what,
+        bytes: 576,
+        limit_bytes: 384,
+    };
+    assert_eq!(read(768), Err(ErrandError::Codec(decoded)));
+    let undecoded = CodecError::Malformed { what };
+    assert_eq!(read(772), Err(ErrandError::Codec(undecoded)));
 }
 
 /// A key of small order, the point 1 of the curve: with R the same point and S zero, a lenient check
@@ -221,6 +258,7 @@ fn runs_have_one_shape() {
     refused(|head| head.epoch = 2);
     refused(|head| head.condemned.push(ObjectId::from_bytes([1; 32])));
     refused(|head| head.runs.as_mut().unwrap().swap(0, 1));
+    refused(|head| head.runs.as_mut().unwrap()[1].number = 3);
     refused(|head| head.runs.as_mut().unwrap()[1].number = 0);
     refused(|head| head.runs.as_mut().unwrap()[1].epoch = 0);
     refused(|head| head.runs.as_mut().unwrap()[0].sealed.truncate(79));
