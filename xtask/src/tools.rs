@@ -49,6 +49,10 @@ pub(crate) const SUITE_PROGRAMS: [(&str, &str); 13] = [
     ("python3", "python3"),
 ];
 
+/// Programs that look at the pages, and the Debian package of each. Large, so that only who runs that scenario gets them.
+pub(crate) const PAGES_PROGRAMS: [(&str, &str); 3] =
+    [("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")];
+
 /// Installs what is missing for the whole suite.
 pub(crate) fn install_all() -> Outcome {
     install_programs(&SUITE_PROGRAMS)?;

@@ -82,6 +82,8 @@ pub(crate) enum PhraseTo {
     File(PathBuf),
     /// Paper: it is shown, and some words are asked back.
     Terminal,
+    /// The person has it already: this one, from the pages, where some words were asked back.
+    Person(Arc<RecoveryPhrase>),
 }
 
 impl PhraseTo {
@@ -115,6 +117,7 @@ impl PhraseTo {
                 Ok(false)
             }
             Self::Terminal => show_phrase(app, phrase),
+            Self::Person(_) => Ok(true),
         }
     }
 
@@ -158,7 +161,7 @@ fn show_phrase(app: &App, phrase: &RecoveryPhrase) -> Outcome<bool> {
 }
 
 /// Different places, counted from 1, that nobody can foresee.
-fn places_to_ask(words: usize) -> Outcome<Vec<usize>> {
+pub(crate) fn places_to_ask(words: usize) -> Outcome<Vec<usize>> {
     let mut places = Vec::with_capacity(WORDS_ASKED_BACK);
     while places.len() < WORDS_ASKED_BACK {
         let mut byte = [0];
@@ -218,7 +221,7 @@ pub(crate) fn lock_for_new(app: &App) -> Outcome<candor_client::home::Home> {
 }
 
 /// The device's folder, once no other process works in it.
-fn lock_alone(app: &App) -> Outcome<candor_client::home::Home> {
+pub(crate) fn lock_alone(app: &App) -> Outcome<candor_client::home::Home> {
     app.home.make()?;
     let look = || Ok(door::connect(app)?.map_or(Seen::Nobody, |_| Seen::<()>::Busy));
     match device::lock_or(app, look)? {
@@ -281,7 +284,10 @@ pub(crate) fn make(app: &App, new: NewAccount) -> Outcome<Opened> {
         phrase_to,
         role,
     } = new;
-    let phrase = engine::draw_phrase(&SystemEntropy)?;
+    let phrase = match &phrase_to {
+        PhraseTo::Person(phrase) => Arc::clone(phrase),
+        PhraseTo::File(_) | PhraseTo::Terminal => Arc::new(engine::draw_phrase(&SystemEntropy)?),
+    };
     let confirmed = phrase_to.keep(app, &phrase)?;
     app.stop.check()?;
     let enrol = Enrol {

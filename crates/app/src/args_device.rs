@@ -24,7 +24,7 @@ pub(crate) struct UpArgs {
     /// Exit when the backup is done
     #[arg(long)]
     pub(crate) once: bool,
-    /// Do not open a browser (this version never does)
+    /// Do not open a browser; the pages are there all the same
     #[arg(long)]
     pub(crate) no_open: bool,
     /// Where to write the recovery phrase of a new account; the file must not exist

@@ -80,7 +80,7 @@ impl HomeDir {
 }
 
 /// Whether a variable of the environment is set.
-#[cfg(all(feature = "device", target_os = "linux", target_env = "gnu"))]
+#[cfg(feature = "device")]
 pub(crate) fn has_variable(name: &str) -> bool {
     variable(name).is_some()
 }
@@ -94,6 +94,12 @@ fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)
         .filter(|value| !value.is_empty())
         .map(PathBuf::from)
+}
+
+/// The browser that the person names, as other programs read it.
+#[cfg(feature = "device")]
+pub(crate) fn browser() -> Option<PathBuf> {
+    variable("BROWSER")
 }
 
 /// The home folder of this person's account.

@@ -43,6 +43,8 @@ mod ledger;
 #[cfg(feature = "device")]
 mod log;
 #[cfg(feature = "device")]
+mod pages;
+#[cfg(feature = "device")]
 mod progress;
 #[cfg(feature = "device")]
 mod re_anchor;

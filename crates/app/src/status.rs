@@ -35,6 +35,7 @@ fn without_account() -> StatusView {
         services: Service::value_variants().iter().map(off).collect(),
         sets: Vec::new(),
         folders: Vec::new(),
+        erasures: Vec::new(),
         warnings: vec![format!(
             "nothing on this device is backed up: {NO_ACCOUNT_HINT}"
         )],

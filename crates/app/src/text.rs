@@ -111,9 +111,9 @@ pub(crate) fn duration(ms: u64) -> String {
 }
 
 /// Text from a file system or a cell: what could move the cursor, end the line or turn the reading
-/// direction round is shown as an escape.
+/// direction round, or is not seen at all, is shown as an escape.
 pub(crate) fn shown(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = |c: char| matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() || turns(c) {
@@ -198,6 +198,10 @@ mod tests {
     #[test]
     fn a_name_cannot_move_the_cursor_or_turn_the_line() {
         assert_eq!(shown("a\u{1b}[2J\n\u{202e}b"), "a\\u{1b}[2J\\n\\u{202e}b");
+        assert_eq!(
+            shown("a\u{200b}\u{61c}\u{feff}"),
+            "a\\u{200b}\\u{61c}\\u{feff}"
+        );
     }
 
     #[test]

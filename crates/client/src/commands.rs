@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::path_text::PathText;
 
 /// The version of these types; both ends of a socket must have the same.
-pub const COMMANDS_VERSION: u32 = 9;
+pub const COMMANDS_VERSION: u32 = 10;
 
 /// A request to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,6 +262,8 @@ pub enum Command {
         /// Only lines from this time on, milliseconds UTC.
         since_ms: Option<i64>,
     },
+    /// What went over the connections of the last weeks, by the hour. Sends nothing, and reads no disk.
+    LedgerSummary,
     /// Checks the ledger's hash chain and signature. Sends nothing.
     LedgerVerify,
     /// The newest checkpoint of the cell's log, checked against everything seen before (errand: verify).
@@ -503,6 +505,8 @@ pub enum View {
     Forgotten(ForgottenView),
     /// Answer to [`Command::BackupPrune`] and [`Command::SyncPrune`].
     Pruned(PrunedView),
+    /// Answer to [`Command::LedgerSummary`].
+    LedgerSummary(LedgerSummaryView),
     /// Answer to [`Command::LedgerVerify`].
     LedgerVerified(LedgerVerifiedView),
     /// Answer to [`Command::LogCheckpoint`].

@@ -318,6 +318,7 @@ impl Engine {
                 })?;
                 Ok(View::Done)
             }
+            Command::LedgerSummary => Ok(View::LedgerSummary(self.ledger.summarise())),
             Command::LedgerVerify => Ok(View::LedgerVerified(self.ledger.verify()?)),
             Command::LogCheckpoint { compare } => self.log_checkpoint(compare.as_deref(), cancel),
             Command::LogProve { statement } => self.log_prove(&statement, cancel),

@@ -16,6 +16,7 @@
 mod line;
 mod record;
 mod segments;
+mod summary;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,12 +30,13 @@ use candor_wire::ids::to_hex;
 use candor_wire::sign::SecretKey;
 
 use crate::clock::Clock;
-use crate::commands::{LedgerLineView, LedgerVerifiedView};
+use crate::commands::{LedgerLineView, LedgerSummaryView, LedgerVerifiedView};
 use crate::keystore::LedgerKey;
 
 pub use line::{Counts, DataClass, OpenLine, Opening, Protocol};
 use record::{Event, LedgerHead, Record, SignedLedgerHead};
 use segments::{Segments, Walk};
+use summary::Summary;
 
 /// The version of records that this build writes and the lowest that it accepts.
 pub const LEDGER_VERSION: u8 = 1;
@@ -115,6 +117,9 @@ pub struct Ledger {
     device: DeviceId,
     clock: Arc<dyn Clock>,
     inner: Mutex<Segments>,
+    summary: Mutex<Summary>,
+    /// Connections that are open, by the number of the record that opened each, with what counts them.
+    open: Mutex<BTreeMap<u64, (Record, Arc<Counts>)>>,
 }
 
 impl Ledger {
@@ -130,20 +135,26 @@ impl Ledger {
         } = parts;
         let mut segments = Segments::open(folder, key, entropy, &signing, device)?;
         let mut still_open: BTreeMap<u64, Record> = BTreeMap::new();
-        segments.recover(&mut |record| match record.event {
-            Event::Opened => {
-                still_open.insert(record.sequence, record);
+        let mut summary = Summary::default();
+        segments.recover(&mut |record| {
+            summary.add(&record);
+            match record.event {
+                Event::Opened => {
+                    still_open.insert(record.sequence, record);
+                }
+                Event::Closed | Event::Interrupted => {
+                    still_open.remove(&record.opening);
+                }
+                Event::Alarm => {}
             }
-            Event::Closed | Event::Interrupted => {
-                still_open.remove(&record.opening);
-            }
-            Event::Alarm => {}
         })?;
         let ledger = Arc::new(Self {
             signing,
             device,
             clock,
             inner: Mutex::new(segments),
+            summary: Mutex::new(summary),
+            open: Mutex::default(),
         });
         ledger
             .inner()
@@ -164,8 +175,34 @@ impl Ledger {
 
     /// Appends a record, durably, and signs the new head. Returns its number.
     fn append(&self, record: Record) -> Result<u64, LedgerError> {
-        self.inner()
-            .append(record, &|sequence, hash| self.sign(sequence, hash))
+        let appended = record.clone();
+        let sequence = self
+            .inner()
+            .append(record, &|sequence, hash| self.sign(sequence, hash))?;
+        // In one moment, so that a connection that is closed is never counted twice, nor missing.
+        let mut summary = self.summary();
+        self.open_now().remove(&appended.opening);
+        summary.add(&appended);
+        Ok(sequence)
+    }
+
+    fn open_now(&self) -> MutexGuard<'_, BTreeMap<u64, (Record, Arc<Counts>)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn summary(&self) -> MutexGuard<'_, Summary> {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What went over the connections of the last weeks, by the hour. Reads no disk.
+    pub fn summarise(&self) -> LedgerSummaryView {
+        let now = self.clock.now();
+        let summary = self.summary();
+        let open = self.open_now();
+        let closed_now = open
+            .iter()
+            .map(|(opening, (record, counts))| record.closed(*opening, now, counts));
+        summary.view(now, &closed_now.collect::<Vec<Record>>())
     }
 
     fn sign(&self, sequence: u64, hash: [u8; 32]) -> SignedLedgerHead {
@@ -184,7 +221,9 @@ impl Ledger {
     pub fn begin(self: &Arc<Self>, opening: &Opening) -> Result<OpenLine, LedgerError> {
         let record = Record::opened(self.clock.now(), opening);
         let sequence = self.append(record.clone())?;
-        Ok(OpenLine::new(Arc::clone(self), sequence, record))
+        let line = OpenLine::new(Arc::clone(self), sequence, record.clone());
+        self.open_now().insert(sequence, (record, line.counts()));
+        Ok(line)
     }
 
     /// Writes that something was detected that must not be. `sentence` is cut to

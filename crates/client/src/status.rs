@@ -112,6 +112,7 @@ impl Engine {
             .unwrap_or(set.added);
         let overdue =
             consent.is_ok() && self.now().0.saturating_sub(waits_since.0) > OVERDUE_AFTER_MS;
+        let running = self.is_running(&set.name);
         Ok(SetView {
             name: set.name.clone(),
             vault: set.vault.map(|vault| vault.to_string()),
@@ -126,7 +127,8 @@ impl Engine {
             last_problems: set.runs.problems,
             last_drill_ms: self.store().drill(&set.name)?.map(|drill| drill.time.0),
             overdue,
-            interrupted: set.runs.unfinished.is_some() && !self.is_running(&set.name),
+            running,
+            interrupted: set.runs.unfinished.is_some() && !running,
         })
     }
 
@@ -224,11 +226,16 @@ impl Engine {
             warnings.extend(self.folder_warnings(folder)?);
         }
         let log = self.log_status(&mut warnings)?;
+        let erasures = match self.with_chain(|_| ()) {
+            Some(()) => self.erasure_views()?,
+            None => Vec::new(),
+        };
         Ok(View::Status(Box::new(StatusView {
             account: Some(account),
             services,
             sets,
             folders,
+            erasures,
             warnings,
             witnessed: log.as_ref().is_some_and(LogView::is_witnessed),
             log: log.map(Box::new),

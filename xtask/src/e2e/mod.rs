@@ -15,6 +15,7 @@ mod kills;
 mod log;
 mod mount;
 mod namespace;
+mod pages;
 mod python;
 mod reader;
 mod round_trip;
@@ -102,6 +103,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "log-verifies-elsewhere",
         shows: "witnesses, the whole log, receipts and the report, checked by programs that share no code with ours",
         run: elsewhere::verifies_elsewhere,
+    },
+    Scenario {
+        name: "pages",
+        shows: "every page and every action in a real browser, on the real program",
+        run: pages::in_a_browser,
     },
     Scenario {
         name: "schemathesis",

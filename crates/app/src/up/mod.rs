@@ -4,13 +4,18 @@
 //! 2. Somebody new gets a cell of their own, an account, and a recovery phrase.
 //! 3. The paths become backup sets, and consent is asked for what has none.
 //! 4. What has consent is backed up; from a first backup a sample is restored and compared.
-//! 5. A summary says what is safe and what is not. Then it stays, and backs up on a schedule.
+//! 5. A summary says what is safe and what is not. Then it stays, and backs up on a schedule; its pages are there from
+//!    the beginning.
 
+mod open;
 mod schedule;
 mod summary;
+mod welcome;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use candor_client::Engine;
 use candor_client::commands::{BackupView, Command, SetView};
 use candor_client::home::Home;
 use candor_client::path_text::PathText;
@@ -24,6 +29,7 @@ use crate::consent::{self, Answer};
 use crate::device::{self, LockOr, Opened, Seen};
 use crate::door::{self, Door};
 use crate::failure::{Doing as _, Kind, Outcome};
+use crate::pages::Pages;
 use crate::progress::{execute, object, view};
 use crate::{App, home, text, views};
 
@@ -56,25 +62,32 @@ pub(crate) fn run(app: &App, args: &UpArgs) -> Outcome {
             None => Seen::Nobody,
         })
     };
-    if !device::has_account(app)? {
+    if !device::has_account(app)? && !led_by_pages(app, args) {
         // Somebody new is told what is missing before anything is made, the folder included.
         check_newcomer(app, args)?;
     }
     match device::lock_or(app, look)? {
         LockOr::Other(remote) => {
             app.ui.note("joining the `candor up` that runs already");
-            work(app, &mut Door::There(remote), paths, args)
-                .and_then(|done| partial(done.problems, "saved"))
+            let done = work(app, &mut Door::There(remote), paths, args)?;
+            if !args.once {
+                let _ = open::show(app, args.no_open);
+            }
+            partial(done.problems, "saved")
         }
         LockOr::Locked(home) => run_here(app, home, paths, args),
     }
 }
 
 fn run_here(app: &App, home: Home, paths: Vec<PathBuf>, args: &UpArgs) -> Outcome {
-    let opened = if !device::has_account(app)? {
-        newcomer(app, home, args)?
+    let is_new = !device::has_account(app)?;
+    let (opened, pages) = if is_new && led_by_pages(app, args) {
+        let (opened, pages) = welcome::lead(app, home)?;
+        (opened, Some(pages))
+    } else if is_new {
+        (newcomer(app, home, args)?, None)
     } else {
-        device::open(app, home, None)?
+        (device::open(app, home, None)?, None)
     };
     let own = opened.cell.clone();
     if let Some(own) = &own {
@@ -85,6 +98,10 @@ fn run_here(app: &App, home: Home, paths: Vec<PathBuf>, args: &UpArgs) -> Outcom
         .as_ref()
         .filter(|_| !args.once)
         .and_then(|own| listen(app, own));
+    let pages = pages.or_else(|| {
+        let engine = door.engine().filter(|_| !args.once)?;
+        serve_pages(app, &engine, args)
+    });
     let result = work(app, &mut door, paths, args);
     let result = match result {
         Ok(done) if args.once => partial(done.problems, "saved"),
@@ -101,10 +118,29 @@ fn run_here(app: &App, home: Home, paths: Vec<PathBuf>, args: &UpArgs) -> Outcom
         app.stop.stop();
     }
     door.close(app);
+    if let Some(pages) = pages {
+        app.runtime.block_on(pages.ended());
+    }
     if let Some(running) = running {
         app.runtime.block_on(running.ended());
     }
     result
+}
+
+/// Serves the pages. Not being able to is no reason not to back up.
+fn serve_pages(app: &App, engine: &Arc<Engine>, args: &UpArgs) -> Option<Pages> {
+    match Pages::start(app, engine) {
+        Ok(pages) => {
+            // Whoever sees no way now can ask for one with another `candor up`.
+            let _ = open::show(app, args.no_open);
+            Some(pages)
+        }
+        Err(failure) => {
+            app.ui
+                .warning(&format!("there are no pages: {}", failure.sentence));
+            None
+        }
+    }
 }
 
 /// Lets other devices in. Not being able to is no reason not to back up.
@@ -125,6 +161,18 @@ fn listen(app: &App, own: &Cell) -> Option<Running> {
             None
         }
     }
+}
+
+/// Whether somebody new is led by the pages: there is a display, and nothing was said that only a terminal asks for.
+fn led_by_pages(app: &App, args: &UpArgs) -> bool {
+    let said_more = args.yes
+        || args.once
+        || args.no_open
+        || args.recovery_file.is_some()
+        || args.keys.unprotected_keys
+        || app.passphrase_file.is_some()
+        || !args.paths.is_empty();
+    !said_more && open::has_display()
 }
 
 fn check_newcomer(app: &App, args: &UpArgs) -> Outcome {

@@ -136,6 +136,7 @@ mod tests {
             last_problems: 0,
             last_drill_ms: None,
             overdue: false,
+            running: false,
             interrupted: false,
         }
     }

@@ -11,6 +11,7 @@ mod export;
 mod failing;
 mod help;
 mod log;
+mod pages;
 mod person;
 mod receipts;
 mod running;

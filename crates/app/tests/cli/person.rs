@@ -76,6 +76,10 @@ impl Person {
         command
             .env_remove("CANDOR_HOME")
             .env_remove("XDG_DATA_HOME")
+            // No browser of whoever runs the tests opens.
+            .env_remove("DISPLAY")
+            .env_remove("WAYLAND_DISPLAY")
+            .env_remove("BROWSER")
             .env("HOME", self.path("person"));
         command
             .env("COLUMNS", "100")

@@ -118,6 +118,8 @@ pub struct StatusView {
     pub sets: Vec<SetView>,
     /// Synced folders.
     pub folders: Vec<FolderView>,
+    /// Erasures that the account asked for, whatever became of them.
+    pub erasures: Vec<ErasureView>,
     /// Sentences about what is not safe or needs the person.
     pub warnings: Vec<String>,
     /// Whether the transparency log of the cell is witnessed by the quorum of this device's policy, and
@@ -356,6 +358,8 @@ pub struct SetView {
     pub last_drill_ms: Option<i64>,
     /// Whether it should have run by now.
     pub overdue: bool,
+    /// Whether a run is at work.
+    pub running: bool,
     /// Whether a run was interrupted and will be resumed.
     pub interrupted: bool,
 }
@@ -486,6 +490,42 @@ pub struct ExportedView {
     pub alarms: u64,
     /// How long it took.
     pub duration_ms: u64,
+}
+
+/// What went over the connections of the last weeks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerSummaryView {
+    /// From when on, milliseconds UTC.
+    pub since_ms: i64,
+    /// By hour, service and destination. Connections that are open count in this hour, with what went over them so far.
+    pub hours: Vec<LedgerHourView>,
+    /// How many connections are open.
+    pub open: u64,
+    /// How many alarms.
+    pub alarms: u64,
+    /// The hour of the newest of them, milliseconds UTC.
+    pub newest_alarm_ms: Option<i64>,
+}
+
+/// What went over connections that were opened in one hour, for one service, to one destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerHourView {
+    /// Its beginning, milliseconds UTC.
+    pub hour_ms: i64,
+    /// Service or errand.
+    pub service: String,
+    /// Address of the other end, or the name that was asked for.
+    pub destination: String,
+    /// As in [`super::LedgerLineView`].
+    pub protocol: String,
+    /// Connections.
+    pub connections: u64,
+    /// Those of them that were cut off by the end of the process: what went over them is not in the bytes.
+    pub interrupted: u64,
+    /// Bytes that went out: on the wire where there was one, else before encryption.
+    pub out_bytes: u64,
+    /// Bytes that came in.
+    pub in_bytes: u64,
 }
 
 /// Result of checking the ledger.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use candor_wire::sign::SigningSeeds;
 
 use super::*;
+use crate::commands::LedgerHourView;
 use crate::test_support::{HandClock, Repeatable, rows, unhex};
 
 /// File name, content.
@@ -101,6 +102,40 @@ fn a_line_says_what_went_over_its_connection() {
         Some("a head was older than one seen before")
     );
     assert_eq!(ledger.verify().unwrap().lines, 2);
+}
+
+/// The sums are the same whether they were made as it went or from the disk at a start.
+#[test]
+fn the_summary_adds_up_what_the_lines_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path()).unwrap();
+    let sums = |ledger: &Ledger| {
+        let summary = ledger.summarise();
+        let sum = |count: fn(&LedgerHourView) -> u64| summary.hours.iter().map(count).sum::<u64>();
+        [
+            sum(|hour| hour.connections),
+            sum(|hour| hour.out_bytes),
+            sum(|hour| hour.in_bytes),
+            sum(|hour| hour.interrupted),
+            summary.open,
+            summary.alarms,
+        ]
+    };
+    let line = ledger.begin(&opening()).unwrap();
+    line.counts().add_cipher(100, 7);
+    assert_eq!(sums(&ledger), [1, 100, 7, 0, 1, 0], "one that is open");
+    line.counts().add_cipher(200, 0);
+    line.finish().unwrap();
+    assert_eq!(sums(&ledger), [1, 300, 7, 0, 0, 0], "it is closed");
+    // A killed process runs no destructors.
+    std::mem::forget(ledger.begin(&opening()).unwrap());
+    ledger.alarm("something was detected").unwrap();
+    drop(ledger);
+    let ledger = open_with(folder.path(), 6).unwrap();
+    assert_eq!(sums(&ledger), [2, 300, 7, 1, 0, 1], "from the disk");
+    let hour = &ledger.summarise().hours[0];
+    let place = (hour.service.as_str(), hour.destination.as_str());
+    assert_eq!(place, ("backup", "192.0.2.2:7443"));
 }
 
 #[test]
