@@ -87,10 +87,24 @@ pub(crate) fn run(options: &Options) -> Outcome {
     fs::create_dir_all(&output).doing(output.display())?;
     for area in AREAS.iter().filter(is_chosen) {
         if let Err(failure) = sys::run(&mut command(area, options)) {
-            findings.push(format!("{}: {failure}", area.name));
+            findings.extend(not_noticed(area, &failure)?);
         }
     }
     sys::no_findings("changes that no test noticed", &findings)
+}
+
+/// What stands against an area whose run did not end well. One that only had endless loops did: each was noticed by the
+/// time that a test took.
+fn not_noticed(area: &Area, failure: &Failure) -> Outcome<Option<String>> {
+    let list = |name: &str| {
+        let path = output().join(area.name).join("mutants.out").join(name);
+        fs::read_to_string(&path).doing(path.display())
+    };
+    let (missed, timed_out) = (list("missed.txt")?, list("timeout.txt")?);
+    if missed.is_empty() && !timed_out.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(format!("{}: {failure}\n{missed}", area.name)))
 }
 
 /// Where what was tried is written down.

@@ -62,7 +62,7 @@ pub(crate) struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Top {
-    /// Start everything on this machine: cell and device; with PATHs, ask for consent and back them up
+    /// Start everything on this machine: cell, device and pages; with PATHs, ask for consent and back them up
     #[cfg(feature = "device")]
     #[command(after_help = UP_EXAMPLE)]
     Up(UpArgs),

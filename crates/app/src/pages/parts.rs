@@ -174,7 +174,7 @@ pub(super) fn dialog_link(to: &str, label: &str, class: &str) -> Markup {
 /// A part of a page with a heading.
 pub(super) fn card(id: &str, title: &str, body: Markup) -> Markup {
     html! {
-        section.card aria-labelledby={ (id) "-title" } {
+        section.card id=(id) aria-labelledby={ (id) "-title" } {
             h2 id={ (id) "-title" } { (title) }
             (body)
         }

@@ -11,8 +11,8 @@ fn the_help_names_every_command() {
     Usage: candor [OPTIONS] <COMMAND>
 
     Commands:
-      up           Start everything on this machine: cell and device; with PATHs, ask for consent and
-                   back them up
+      up           Start everything on this machine: cell, device and pages; with PATHs, ask for consent
+                   and back them up
       status       Show what is on, what is safe and what is pending
       account      Create, recover or show your account
       device       Show your devices, take a new one in, or a lost one out
