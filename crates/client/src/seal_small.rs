@@ -65,3 +65,21 @@ pub(crate) fn open(key: &[u8; 32], place: &[u8], sealed: &[u8]) -> Result<Vec<u8
     buffer.truncate(ciphertext.len() - TAG_BYTES);
     Ok(buffer)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use candor_vault::SystemEntropy;
+
+    use super::*;
+
+    #[test]
+    fn what_is_empty_is_sealed_and_opened_and_nothing_shorter_is() {
+        let (key, place) = ([7; 32], b"place");
+        let sealed = seal(&key, place, b"", &SystemEntropy).unwrap();
+        assert_eq!(sealed.len(), NONCE_BYTES + TAG_BYTES);
+        assert_eq!(open(&key, place, &sealed), Ok(Vec::new()));
+        assert_eq!(open(&key, place, &sealed[1..]), Err(Altered));
+        assert_eq!(open(&key, b"other", &sealed), Err(Altered));
+    }
+}
