@@ -97,9 +97,9 @@ export async function assertNoBadNotice(page) {
 }
 
 /** Waits on the open page, which is not loaded anew, until no job is at work any more. */
-export async function jobsEnd(page) {
+export async function jobsEnd(page, maxMs = JOB_MAX_MS) {
   const atWork = page.locator(".jobs .job").filter({ has: page.locator("progress, button:has-text('Stop')") });
-  await until(`a job of ${page.url()} does not end`, async () => (await atWork.count()) === 0, JOB_MAX_MS);
+  await until(`a job of ${page.url()} does not end`, async () => (await atWork.count()) === 0, maxMs);
 }
 
 /** From now on, notes on every page of a profile whether a job with its progress was ever shown. */

@@ -58,6 +58,20 @@ export async function run(step) {
     await page.getByText(/withdrawn/i).first().waitFor();
   });
 
+  await step("an erasure of what is no set any more is taken back, and nothing is switched off", async () => {
+    await person.run("consent", "on", "backup", "--yes");
+    await person.run("backup", "run", "--all");
+    await person.run("consent", "off", "backup", facts.set, "--erase");
+    await person.run("consent", "on", "backup", "--yes");
+    await go("/consent");
+    await perform(page, "/consent/keep");
+    await assertNoBadNotice(page);
+    assert.equal(await forms(page, "/consent/keep").count(), 0, "there is still something to take back");
+    const status = await person.view("status", "status");
+    assert.deepEqual(status.erasures.map((one) => one.state), ["cancelled"]);
+    assert.equal((await person.set(facts.set)).consent, "on");
+  });
+
   await step("the ledger shows what is asked for alone", async () => {
     await go(query("/ledger", { since: "24h" }));
     await page.getByRole("img").first().waitFor();

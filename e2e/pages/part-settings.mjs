@@ -61,7 +61,10 @@ export async function run(step) {
     await go("/settings");
     await perform(page, "/settings/leave", { others: "yes" });
     assert.equal((await page.reload()).status(), 200, "the browser that asked is out itself");
-    await other.watch.expecting(FAILED_DOCUMENT, async () => assert.equal((await other.page.reload()).status(), 403));
+    // The other one notices by itself.
+    other.watch.expectFromNowOn(FAILED_DOCUMENT);
+    await other.page.getByRole("heading", { name: "This browser is not let in" }).waitFor();
+    assert.equal((await other.page.reload()).status(), 403);
   });
 
   await step("the account is deleted, and kept after all", async () => {

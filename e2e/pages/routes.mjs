@@ -53,6 +53,7 @@ export const ACTIONS = [
   { path: "/services/backup/off", fields: () => ({ stored: "erased" }) },
   { path: "/services/sync/on", fields: (facts) => ({ set: facts.folder }) },
   { path: "/services/sync/off", fields: () => ({ stored: "erased" }) },
+  { path: "/consent/keep", fields: () => ({ id: "00" }) },
   { path: "/backups/add", fields: (facts) => ({ path: facts.files, name: "stolen" }) },
   { path: "/backups/run", fields: () => ({}) },
   { path: "/backups/drill", fields: (facts) => ({ set: facts.set }) },

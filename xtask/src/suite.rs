@@ -84,6 +84,7 @@ fn steps() -> Vec<Step> {
     steps.push(step("bench of the log, short", bench::run_log_short));
     steps.push(step("bench of the cell, short", bench::run_cell_short));
     steps.push(step("bench of sync, short", bench::run_sync_short));
+    steps.push(step("bench of the pages, short", bench::run_pages_short));
     steps
 }
 

@@ -238,7 +238,7 @@ pub(crate) enum ConsentCommand {
     Off {
         /// The service.
         service: Service,
-        /// One backup set; without it, all of them.
+        /// One backup set or folder; without it, all of them, on all devices of the account.
         name: Option<String>,
         /// Keep what was stored (the default), also if you asked for it to be erased and its time is not over
         #[arg(long, conflicts_with = "erase")]
@@ -246,6 +246,13 @@ pub(crate) enum ConsentCommand {
         /// Have what was stored erased at the cell, once its retention window is over
         #[arg(long)]
         erase: bool,
+    },
+    /// Take back one erasure, as long as the cell has not begun with it; no consent changes
+    #[command(after_help = "Example:\n  candor consent keep 3f9a1c")]
+    Keep {
+        /// The id of the erasure, as `candor status` shows it, or the beginning of it
+        #[arg(value_name = "ID")]
+        erasure: String,
     },
     /// Show all consents that the account ever gave or withdrew
     #[command(after_help = "Example:\n  candor consent history --json")]

@@ -52,7 +52,18 @@ pub(crate) fn run(app: &App, command: ConsentCommand) -> Outcome {
             };
             with_door(app, |door| off(app, door, service, name, stored))
         }
+        ConsentCommand::Keep { erasure } => with_door(app, |door| keep(app, door, erasure)),
     }
+}
+
+fn keep(app: &App, door: &mut Door, erasure: String) -> Outcome {
+    let erasures = view!(
+        execute(app, door, Command::ErasureKeep { erasure })?,
+        Erasures
+    )?;
+    app.ui
+        .note("It stays at the cell: it is not erased. What is switched off stays off.");
+    object(&app.ui, "erasures", &erasures)
 }
 
 fn with_door(app: &App, work: impl FnOnce(&mut Door) -> Outcome) -> Outcome {
@@ -186,6 +197,7 @@ fn off(
         || service.name().to_owned(),
         |set| format!("{} of {}", service.name(), text::shown(set)),
     );
+    let is_all = name.is_none();
     let command = Command::ConsentOff {
         service: service.name().to_owned(),
         set: name,
@@ -194,6 +206,10 @@ fn off(
     let erasures = view!(execute(app, door, command)?, Erasures)?;
     app.ui
         .note(&format!("{what} is off; nothing more is sent."));
+    if is_all {
+        app.ui
+            .note("That holds for all devices of this account, as soon as they hear of it.");
+    }
     match stored {
         Stored::Stays => app.ui.note("What was stored stays at the cell."),
         Stored::Kept => app.ui.note(

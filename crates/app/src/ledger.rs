@@ -5,7 +5,6 @@ use std::fs::OpenOptions;
 use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::time::SystemTime;
 
 use candor_client::commands::{Command, Event, ExportedLine, LedgerLineView};
 use serde::Serialize;
@@ -38,11 +37,7 @@ fn since(list: &LedgerList) -> Outcome<Option<i64>> {
     let Some(given) = &list.since else {
         return Ok(None);
     };
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    let time = text::read_time(given, now_ms);
+    let time = text::read_time(given, text::now_ms());
     let time = time.ok_or_else(|| {
         Failure::usage(format!("`{given}` is not a time"))
             .hint("2026-01-31, 2026-01-31T12:00:00Z, 30m, 24h or 7d")

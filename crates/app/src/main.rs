@@ -61,6 +61,8 @@ mod sync;
 #[cfg(feature = "device")]
 mod terminal;
 #[cfg(feature = "device")]
+mod today;
+#[cfg(feature = "device")]
 mod up;
 #[cfg(feature = "device")]
 mod views;

@@ -1,6 +1,6 @@
 //! `candor status`.
 
-use candor_client::commands::{Command, ServiceView, StatusView};
+use candor_client::commands::{Command, ConsentView, LedgerSummaryView, ServiceView, StatusView};
 use clap::ValueEnum as _;
 
 use crate::App;
@@ -8,20 +8,37 @@ use crate::args::Service;
 use crate::door::{Door, NO_ACCOUNT_HINT};
 use crate::failure::Outcome;
 use crate::progress::{execute, object, view};
+use crate::text::now_ms;
+use crate::today::Today;
 use crate::{device, views};
 
 /// Shows what is on, what is safe and what is pending.
 pub(crate) fn run(app: &App) -> Outcome {
-    let status = if !device::has_account(app)? {
-        without_account()
-    } else {
-        let mut door = Door::open(app)?;
-        let status = *view!(execute(app, &mut door, Command::Status)?, Status)?;
-        door.close(app);
-        status
-    };
-    object(&app.ui, "status", &status)?;
-    app.ui.data(&views::status(&status).join("\n"))
+    if !device::has_account(app)? {
+        return tell(app, &without_account(), &[], None);
+    }
+    let mut door = Door::open(app)?;
+    let status = view!(execute(app, &mut door, Command::Status)?, Status)?;
+    let consents = view!(execute(app, &mut door, Command::ConsentList)?, Consents)?;
+    let summary = view!(
+        execute(app, &mut door, Command::LedgerSummary)?,
+        LedgerSummary
+    )?;
+    door.close(app);
+    tell(app, &status, &consents, Some(&summary))
+}
+
+/// The page Home answers the same questions, in the same order and in the same words.
+fn tell(
+    app: &App,
+    status: &StatusView,
+    consents: &[ConsentView],
+    summary: Option<&LedgerSummaryView>,
+) -> Outcome {
+    object(&app.ui, "status", status)?;
+    let today = summary.map(|summary| Today::of(summary, now_ms()));
+    app.ui
+        .data(&views::status(status, consents, today.as_ref()).join("\n"))
 }
 
 fn without_account() -> StatusView {

@@ -1,5 +1,8 @@
 //! Numbers, times and tables as people read them.
 
+#[cfg(feature = "device")]
+use std::time::SystemTime;
+
 use candor_wire::Millis;
 use candor_wire::time::{date_of, days_of};
 
@@ -16,6 +19,15 @@ pub(crate) fn time(ms: i64) -> String {
         "{:04}-{:02}-{:02} {:02}:{:02} UTC",
         at.year, at.month, at.day, at.hour, at.minute
     )
+}
+
+/// Now, milliseconds UTC.
+#[cfg(feature = "device")]
+pub(crate) fn now_ms() -> i64 {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Reads `2026-01-31`, `2026-01-31T12:00:00Z` (seconds may be left out) or how long ago: `30m`,
@@ -146,6 +158,19 @@ pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> Vec<String> {
             .map(|row| line(&mut row.iter().map(String::as_str))),
     );
     lines
+}
+
+/// A sentence with its first letter large and an end.
+#[cfg(feature = "device")]
+pub(crate) fn sentence(words: &str) -> String {
+    let words = shown(words.trim());
+    let mut letters = words.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    let mut out = first.unwrap_or_default() + letters.as_str();
+    if !out.ends_with(['.', '!', '?', ':']) {
+        out.push('.');
+    }
+    out
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use candor_client::commands::{
 use candor_client::path_text::PathText;
 
 use crate::text::{bytes, count, counted, duration, shown, table, time};
+use crate::today::{self, Today};
 
 /// Nanoseconds in a millisecond.
 const NANOS_PER_MS: i64 = 1_000_000;
@@ -124,7 +125,7 @@ pub(crate) fn erasure(view: &ErasureView) -> Vec<String> {
         (Some(_), Some(set)) => {
             format!("candor consent off {} {} --keep", view.service, shown(set))
         }
-        (Some(_), None) => format!("candor consent off {} --keep", view.service),
+        (Some(_), None) => format!("candor consent keep {}", short(&view.id)),
     };
     let when = view.due_ms.map_or_else(
         || "once the cell has confirmed it".to_owned(),
@@ -478,39 +479,38 @@ pub(crate) fn ledger_line(view: &LedgerLineView) -> String {
     )
 }
 
-/// `candor status`.
-pub(crate) fn status(view: &StatusView) -> Vec<String> {
-    let mut lines = Vec::new();
-    match &view.account {
-        Some(one) => lines.extend(account(one)),
-        None => lines.push("no account on this device".to_owned()),
-    }
-    lines.push(String::new());
-    for service in &view.services {
-        let state = match (service.on, service.ends_ms) {
-            (true, Some(end)) => format!("on, until {}", time(end)),
-            (true, None) => "on".to_owned(),
-            (false, _) => "off".to_owned(),
-        };
-        lines.push(format!("{:<10} {state}", service.name));
-    }
-    if !view.sets.is_empty() {
-        lines.push(String::new());
-        lines.extend(sets(&view.sets));
-    }
-    if !view.folders.is_empty() {
-        lines.push(String::new());
-        lines.extend(folders(&view.folders));
+/// `candor status`: the account, the four questions of the page Home, the log, and what needs the person.
+pub(crate) fn status(
+    view: &StatusView,
+    consents: &[ConsentView],
+    today: Option<&Today<'_>>,
+) -> Vec<String> {
+    let mut lines = match &view.account {
+        Some(one) => account(one),
+        None => vec!["no account on this device".to_owned()],
+    };
+    let mut part = |question: &str, answer: Vec<String>| {
+        lines.extend([String::new(), question.to_owned()]);
+        lines.extend(answer.into_iter().map(|line| format!("  {line}")));
+    };
+    part("Is my data safe?", safe(view));
+    part("What is switched on?", switched_on(view, consents));
+    if let Some(today) = today {
+        part("What left this device?", left(today));
+        part(
+            "Who asked for my data?",
+            vec![format!("{} {}", today::NOBODY, today::NO_WAY)],
+        );
     }
     if let Some(log) = &view.log {
-        lines.push(String::new());
-        lines.extend(crate::log::status_lines(log));
-    } else if view.account.is_some() {
-        lines.push(String::new());
-        lines.push(
-            "unwitnessed: this device has not looked at its cell's log yet (`candor log monitor`)"
-                .to_owned(),
+        part(
+            "What does the public log say?",
+            crate::log::status_lines(log),
         );
+    } else if view.account.is_some() {
+        let sentence =
+            "unwitnessed: this device has not looked at its cell's log yet (`candor log monitor`)";
+        part("What does the public log say?", vec![sentence.to_owned()]);
     }
     if !view.warnings.is_empty() {
         lines.push(String::new());
@@ -519,6 +519,59 @@ pub(crate) fn status(view: &StatusView) -> Vec<String> {
                 .iter()
                 .map(|warning| format!("! {}", shown(warning))),
         );
+    }
+    lines
+}
+
+fn safe(view: &StatusView) -> Vec<String> {
+    if view.sets.is_empty() {
+        return vec!["Nothing is backed up yet: candor backup add PATH".to_owned()];
+    }
+    sets(&view.sets)
+}
+
+fn switched_on(view: &StatusView, consents: &[ConsentView]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for service in &view.services {
+        let live = today::live(consents, &service.name);
+        let state = match live.first() {
+            Some(first) if service.on => format!(
+                "on: sends {} to {}, region {}, since {}; your consent ends {}",
+                today::sends(view, &service.name),
+                shown(&first.controller),
+                shown(&first.region),
+                time(first.given_ms),
+                time(first.ends_ms)
+            ),
+            _ if service.on => "on".to_owned(),
+            _ => "off: nothing is sent".to_owned(),
+        };
+        lines.push(format!("{:<10} {state}", service.name));
+    }
+    if !view.folders.is_empty() {
+        lines.extend(folders(&view.folders));
+    }
+    lines
+}
+
+fn left(today: &Today<'_>) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{}{} A day begins at midnight UTC.",
+        today.amount(),
+        today.rest()
+    )];
+    let rows: Vec<Vec<String>> = today
+        .went()
+        .map(|one| {
+            vec![
+                bytes(one.out_bytes),
+                today::errand_words(one.service),
+                today::to_words(one.destination, one.protocol),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        lines.extend(table(&["OUT", "WHAT FOR", "WHERE TO"], &rows));
     }
     lines
 }

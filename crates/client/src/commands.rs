@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::path_text::PathText;
 
 /// The version of these types; both ends of a socket must have the same.
-pub const COMMANDS_VERSION: u32 = 10;
+pub const COMMANDS_VERSION: u32 = 11;
 
 /// A request to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,11 @@ pub enum Command {
         set: Option<String>,
         /// What becomes of what was stored (errand: erase, unless it stays).
         stored: Stored,
+    },
+    /// Takes back one erasure that was asked for, as long as the cell has not begun (errand: erase). Changes no consent.
+    ErasureKeep {
+        /// [`ErasureView::id`], or a beginning of it that no other has.
+        erasure: String,
     },
     /// Makes a receipt of a consent or of an erasure: a file that proves it to anybody, offline (errand: verify,
     /// or erase).
@@ -262,6 +267,15 @@ pub enum Command {
         /// Only lines from this time on, milliseconds UTC.
         since_ms: Option<i64>,
     },
+    /// The newest lines of the ledger that fit, the newest first. Sends nothing.
+    LedgerNewest {
+        /// Which.
+        selection: LedgerSelection,
+        /// From [`LedgerPageView::older_before`] backwards; `None`: from the newest.
+        before: Option<u64>,
+        /// At most so many; 1,000 are the most.
+        most: usize,
+    },
     /// What went over the connections of the last weeks, by the hour. Sends nothing, and reads no disk.
     LedgerSummary,
     /// Checks the ledger's hash chain and signature. Sends nothing.
@@ -282,6 +296,17 @@ pub enum Command {
     PhraseConfirmed,
     /// Asks a running engine to end cleanly.
     Stop,
+}
+
+/// Which lines of the ledger are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerSelection {
+    /// Only those of connections that were opened from this time on, milliseconds UTC.
+    pub since_ms: Option<i64>,
+    /// Only those of this service or errand.
+    pub service: Option<String>,
+    /// Only those whose other end's address, or the name that was asked for, has this in it.
+    pub destination: Option<String>,
 }
 
 /// Keep rules: the newest snapshot of each of the newest so many periods, for each device and set.
@@ -505,6 +530,8 @@ pub enum View {
     Forgotten(ForgottenView),
     /// Answer to [`Command::BackupPrune`] and [`Command::SyncPrune`].
     Pruned(PrunedView),
+    /// Answer to [`Command::LedgerNewest`].
+    LedgerPage(LedgerPageView),
     /// Answer to [`Command::LedgerSummary`].
     LedgerSummary(LedgerSummaryView),
     /// Answer to [`Command::LedgerVerify`].

@@ -2,7 +2,7 @@
 //! never a mixture and never nothing.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,21 @@ pub(crate) const FILE_MODE: u32 = 0o600;
 
 /// Replaces the file at `path`. When this returns, the new content is on the disk, under its name.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with(path, |file| file.write_all(content))
+}
+
+/// The same with what `write` writes, unless it fails.
+pub(crate) fn replace_with(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = temporary_beside(path);
     // A leftover of a crash; its content is worth nothing.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let written = write_new(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    let written = write_new(&temporary, write).and_then(|()| fs::rename(&temporary, path));
     if let Err(error) = written {
         let _ = fs::remove_file(&temporary);
         return Err(error);
@@ -31,13 +39,18 @@ fn temporary_beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
+fn write_new(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(FILE_MODE)
         .open(path)?;
-    file.write_all(content)?;
+    let mut file = BufWriter::new(file);
+    write(&mut file)?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()
 }
 
@@ -90,6 +103,13 @@ mod tests {
             FILE_MODE
         );
         assert!(!temporary_beside(&path).exists());
+        // What was not written to its end replaces nothing.
+        let broken = replace_with(&path, |file| {
+            file.write_all(b"thr")?;
+            Err(io::ErrorKind::Other.into())
+        });
+        assert!(broken.is_err() && !temporary_beside(&path).exists());
+        assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(
             read_limited(&path, 2).unwrap_err().kind(),
             io::ErrorKind::InvalidData

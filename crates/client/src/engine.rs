@@ -10,6 +10,7 @@
 //! the turns, and the key store while statements are appended, are held while a cell is waited for.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -33,6 +34,7 @@ use crate::device_store::{DeviceStore, PendingWithdrawal};
 use crate::drill_flow::DrillSize;
 use crate::egress::{CellDoor, Egress, EgressParts};
 pub use crate::enrol::{EnrolParams, create_account, draw_phrase, join_account, recover_account};
+use crate::failure::interrupted;
 use crate::forget_flow::Which;
 use crate::home::Home;
 use crate::keystore::KeyStore;
@@ -231,6 +233,7 @@ impl Engine {
                 stored,
             } => self.consent_off(&service, set.as_deref(), stored),
             Command::AccountDelete { cancel } => self.account_delete(cancel),
+            Command::ErasureKeep { erasure } => self.erasure_keep(&erasure),
             Command::ConsentReceipt { id } => self.consent_receipt(&id, cancel),
             Command::BackupAdd {
                 name,
@@ -313,11 +316,26 @@ impl Engine {
             Command::ReAnchorPropose => self.re_anchor_propose(),
             Command::ReAnchorAccept { token } => self.re_anchor_accept(&token, cancel),
             Command::Ledger { since_ms } => {
-                self.ledger.lines(since_ms, &mut |line| {
-                    events(Event::LedgerLine(Box::new(line)))
+                let told = self.ledger.lines_until(since_ms, &mut |line| {
+                    events(Event::LedgerLine(Box::new(line)));
+                    if cancel.is_cancelled() {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
                 })?;
+                if told.is_break() {
+                    return Err(interrupted());
+                }
                 Ok(View::Done)
             }
+            Command::LedgerNewest {
+                selection,
+                before,
+                most,
+            } => Ok(View::LedgerPage(
+                self.ledger.newest(&selection, before, most)?,
+            )),
             Command::LedgerSummary => Ok(View::LedgerSummary(self.ledger.summarise())),
             Command::LedgerVerify => Ok(View::LedgerVerified(self.ledger.verify()?)),
             Command::LogCheckpoint { compare } => self.log_checkpoint(compare.as_deref(), cancel),
@@ -615,7 +633,7 @@ impl Vaults {
         let mut held = lock(&self.held);
         while held.contains(&vault) {
             if cancel.is_cancelled() {
-                return Err(crate::failure::interrupted());
+                return Err(interrupted());
             }
             let waited = self.freed.wait_timeout(held, crate::events::CANCEL_POLL);
             held = waited.unwrap_or_else(PoisonError::into_inner).0;

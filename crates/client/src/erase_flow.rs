@@ -51,7 +51,7 @@ pub(crate) fn erased(asked: StatementId, entry: &ErasureEntry) -> Failure {
     let day = date_text(entry.time);
     let hint = format!(
         "`candor consent receipt {}` makes the cell's receipt of it",
-        short(asked)
+        short(&asked.to_string())
     );
     Failure::new(
         FailureKind::Policy,
@@ -61,8 +61,8 @@ pub(crate) fn erased(asked: StatementId, entry: &ErasureEntry) -> Failure {
 }
 
 /// As much of an id as is shown, and enough to name it.
-fn short(id: StatementId) -> String {
-    id.to_string().chars().take(12).collect()
+fn short(id: &str) -> String {
+    id.chars().take(12).collect()
 }
 
 /// The service that a vault was made for.
@@ -201,6 +201,26 @@ impl Engine {
                 self.state_erasures(&api, vec![Body::ErasureAsked(ask)])?;
                 self.stop_runs();
             }
+        }
+        Ok(View::Erasures(self.erasure_views()?))
+    }
+
+    /// Takes one erasure back, whatever it is of: consents stay as they are.
+    pub(crate) fn erasure_keep(&self, id: &str) -> Result<View, Failure> {
+        self.only_full()?;
+        let api = self.errand(Purpose::Erase)?;
+        self.sync_chain(&api)?;
+        let Some(asked) = self.erasure_named(id) else {
+            let sentence =
+                format!("no erasure, or more than one, has an id that begins with {id:?}");
+            return Err(Failure::new(FailureKind::Usage, sentence)
+                .with_hint("`candor status` shows what was asked to be erased"));
+        };
+        let view = self.view()?;
+        let erasures = view.erasures();
+        let entry = erasures.iter().find(|(known, _)| *known == asked);
+        if entry.is_some_and(|(_, entry)| entry.cancelled.is_none()) {
+            self.cancel(&api, vec![asked])?;
         }
         Ok(View::Erasures(self.erasure_views()?))
     }
@@ -391,7 +411,8 @@ fn warning(view: &ErasureView) -> String {
             "everything of {set} is erased {due}: {by} asked for it on {asked}; `candor consent off {service} {set} --keep` keeps it"
         ),
         (Some(vault), None) => format!(
-            "vault {vault} is erased {due}: {by} asked for it on {asked}; `candor consent off {service} --keep` keeps it"
+            "what was stored in {service} vault {vault} is erased {due}: {by} asked for it on {asked}; `candor consent keep {}` keeps it",
+            short(&view.id)
         ),
     }
 }

@@ -7,7 +7,8 @@ mod target;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Instant;
@@ -558,19 +559,31 @@ impl<'e> Export<'e> {
     }
 
     fn ledger(&mut self) -> Result<(), Failure> {
-        let (mut text, mut lines, mut alarms) = (Vec::new(), 0, 0);
-        let mut written = Ok(());
-        self.engine().ledger.lines(None, &mut |line| {
-            let is_new = line.alarm.is_some() && line.opened_ms >= self.began.0;
-            alarms += u64::from(is_new);
-            lines += 1;
-            if written.is_ok() {
-                written = serde_json::to_writer(&mut text, &ExportedLine::of(&line));
-                text.push(b'\n');
-            }
-        })?;
-        written.map_err(|error| Failure::of(&error))?;
-        self.put("ledger.jsonl", &text)?;
+        let (mut lines, mut alarms, mut read) = (0, 0, Ok(()));
+        let path = self.target.join("ledger.jsonl");
+        // Line by line: a long ledger is not held in memory.
+        let written = durable::replace_with(&path, |file| {
+            let mut written = Ok(());
+            let told = self.engine().ledger.lines_until(None, &mut |line| {
+                let is_new = line.alarm.is_some() && line.opened_ms >= self.began.0;
+                alarms += u64::from(is_new);
+                lines += 1;
+                written = serde_json::to_writer(&mut *file, &ExportedLine::of(&line))
+                    .map_err(io::Error::from)
+                    .and_then(|()| file.write_all(b"\n"));
+                if written.is_ok() {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            });
+            read = told.map(drop);
+            // What could not be read is no ledger.
+            read.as_ref().map_err(|_| io::ErrorKind::InvalidData)?;
+            written
+        });
+        read?;
+        written.map_err(|error| cannot_write(&path, &error))?;
         self.view.ledger_lines = lines;
         if alarms > self.view.alarms {
             self.view.alarms = alarms;

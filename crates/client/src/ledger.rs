@@ -18,8 +18,9 @@ mod record;
 mod segments;
 mod summary;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,9 +29,12 @@ use candor_vault::entropy::EntropyError;
 use candor_wire::DeviceId;
 use candor_wire::ids::to_hex;
 use candor_wire::sign::SecretKey;
+use candor_wire::time::Millis;
 
 use crate::clock::Clock;
-use crate::commands::{LedgerLineView, LedgerSummaryView, LedgerVerifiedView};
+use crate::commands::{
+    LedgerLineView, LedgerPageView, LedgerSelection, LedgerSummaryView, LedgerVerifiedView,
+};
 use crate::keystore::LedgerKey;
 
 pub use line::{Counts, DataClass, OpenLine, Opening, Protocol};
@@ -44,9 +48,11 @@ pub const LEDGER_VERSION: u8 = 1;
 /// Length at which a segment is full, in bytes: some 3,000 records.
 pub const SEGMENT_MAX_BYTES: u64 = 1024 * 1024;
 
-/// Most segments that are kept. 16 MiB hold more than a year of hourly backups, and reading all of
-/// them at a start takes a fraction of a second.
-pub const SEGMENTS_MAX: usize = 16;
+/// Most segments that are kept. 64 MiB hold some 100,000 connections: years of hourly backups.
+pub const SEGMENTS_MAX: usize = 64;
+
+/// Most lines that are told at once of the newest.
+pub const NEWEST_MAX: usize = 1_000;
 
 /// Longest sealed record, in bytes.
 pub const RECORD_MAX_BYTES: usize = 4096;
@@ -160,11 +166,12 @@ impl Ledger {
             .inner()
             .catch_up(&|sequence, hash| ledger.sign(sequence, hash))?;
         for (opening, record) in still_open {
-            ledger.append(Record {
+            let interrupted = Record {
                 event: Event::Interrupted,
                 opening,
                 ..record
-            })?;
+            };
+            ledger.append(interrupted, None)?;
         }
         Ok(ledger)
     }
@@ -173,16 +180,21 @@ impl Ledger {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a record, durably, and signs the new head. Returns its number.
-    fn append(&self, record: Record) -> Result<u64, LedgerError> {
+    /// Appends a record, durably, and signs the new head. Returns its number. `counts` are those of a connection that
+    /// this record opens.
+    fn append(&self, record: Record, counts: Option<&Arc<Counts>>) -> Result<u64, LedgerError> {
         let appended = record.clone();
-        let sequence = self
-            .inner()
-            .append(record, &|sequence, hash| self.sign(sequence, hash))?;
-        // In one moment, so that a connection that is closed is never counted twice, nor missing.
-        let mut summary = self.summary();
-        self.open_now().remove(&appended.opening);
+        let mut inner = self.inner();
+        let sequence = inner.append(record, &|sequence, hash| self.sign(sequence, hash))?;
+        // In one moment, so that a connection is in one of both places: it is never counted twice, nor missing.
+        let (mut summary, mut open) = (self.summary(), self.open_now());
+        open.remove(&appended.opening);
         summary.add(&appended);
+        let appended = Record {
+            sequence,
+            ..appended
+        };
+        open.extend(counts.map(|counts| (sequence, (appended, Arc::clone(counts)))));
         Ok(sequence)
     }
 
@@ -220,10 +232,9 @@ impl Ledger {
     /// Writes that a connection is about to be opened. When this returns, the record is durable.
     pub fn begin(self: &Arc<Self>, opening: &Opening) -> Result<OpenLine, LedgerError> {
         let record = Record::opened(self.clock.now(), opening);
-        let sequence = self.append(record.clone())?;
-        let line = OpenLine::new(Arc::clone(self), sequence, record.clone());
-        self.open_now().insert(sequence, (record, line.counts()));
-        Ok(line)
+        let counts = Arc::new(Counts::new());
+        let sequence = self.append(record.clone(), Some(&counts))?;
+        Ok(OpenLine::new(Arc::clone(self), sequence, record, counts))
     }
 
     /// Writes that something was detected that must not be. `sentence` is cut to
@@ -233,42 +244,118 @@ impl Ledger {
         while !sentence.is_char_boundary(end) {
             end -= 1;
         }
-        self.append(Record::alarm(self.clock.now(), sentence[..end].to_owned()))
-            .map(|_| ())
+        let alarm = Record::alarm(self.clock.now(), sentence[..end].to_owned());
+        self.append(alarm, None).map(|_| ())
     }
 
     /// Tells every line that was opened at or after `since_ms`, in the order in which they ended;
-    /// those that are open now come last. Reads the disk; memory stays bounded.
+    /// those that are open now come last. Reads the segments that may hold such lines, one by one: whoever is told
+    /// may be slow, and stops nobody from opening a connection.
     pub fn lines(
         &self,
         since_ms: Option<i64>,
         tell: &mut dyn FnMut(LedgerLineView),
     ) -> Result<(), LedgerError> {
+        let mut to_the_end = |line| {
+            tell(line);
+            ControlFlow::Continue(())
+        };
+        self.lines_until(since_ms, &mut to_the_end).map(drop)
+    }
+
+    /// The same, until whoever is told has enough.
+    pub fn lines_until(
+        &self,
+        since_ms: Option<i64>,
+        tell: &mut dyn FnMut(LedgerLineView) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, LedgerError> {
+        let since = since_ms.map(Millis);
         let mut still_open: BTreeMap<u64, Record> = BTreeMap::new();
-        let is_asked = |record: &Record| since_ms.is_none_or(|since| record.opened_at.0 >= since);
-        let inner = self.inner();
-        let walk = inner.walk(&mut |record| {
-            match record.event {
-                Event::Opened => {
-                    still_open.insert(record.sequence, record);
-                    return;
-                }
-                Event::Closed | Event::Interrupted => {
-                    still_open.remove(&record.opening);
-                }
-                Event::Alarm => {}
+        let is_asked = |record: &Record| since.is_none_or(|since| record.opened_at >= since);
+        let mut next = 0;
+        loop {
+            let mut records = Vec::new();
+            {
+                let inner = self.inner();
+                let Some(place) = inner.next_with(next, since) else {
+                    check_head(&inner)?;
+                    break;
+                };
+                next = inner.read(place, &mut |record| records.push(record))? + 1;
             }
-            if is_asked(&record) {
-                tell(record.view());
+            for record in records {
+                match record.event {
+                    Event::Opened => {
+                        still_open.insert(record.sequence, record);
+                        continue;
+                    }
+                    Event::Closed | Event::Interrupted => {
+                        still_open.remove(&record.opening);
+                    }
+                    Event::Alarm => {}
+                }
+                if is_asked(&record) && tell(record.view()).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
-        })?;
-        check_walk(&inner, &walk)?;
-        drop(inner);
-        still_open
-            .values()
-            .filter(|record| is_asked(record))
-            .for_each(|record| tell(record.view()));
-        Ok(())
+        }
+        let mut open = still_open.values().filter(|record| is_asked(record));
+        Ok(open.try_for_each(|record| tell(record.view())))
+    }
+
+    /// The newest lines that are asked for, the newest first: those that are open now, then those that ended, from the
+    /// record `before` backwards. At most `most`, and at most [`NEWEST_MAX`]. Reads no more segments than it takes to
+    /// find them.
+    pub fn newest(
+        &self,
+        asked: &LedgerSelection,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<LedgerPageView, LedgerError> {
+        let most = most.min(NEWEST_MAX);
+        let since = asked.since_ms.map(Millis);
+        let mut page = LedgerPageView::default();
+        // Those that end while this reads are told once.
+        let mut told_open = BTreeSet::new();
+        if before.is_none() {
+            let inner = self.inner();
+            check_head(&inner)?;
+            let open = self.open_now();
+            for (opening, (record, _)) in open.iter().rev() {
+                if takes(asked, record) {
+                    told_open.insert(*opening);
+                    page.lines.push(record.view());
+                }
+            }
+        }
+        let mut end = before.unwrap_or(u64::MAX);
+        loop {
+            let mut found = Vec::new();
+            let first = {
+                let inner = self.inner();
+                let Some(place) = inner.last_with(end, since) else {
+                    break;
+                };
+                inner.read(place, &mut |record| {
+                    let is_over = record.event != Event::Opened && record.sequence < end;
+                    let is_new = is_over && !told_open.contains(&record.opening);
+                    if is_new && takes(asked, &record) {
+                        found.push(record);
+                    }
+                })?;
+                inner.first_of(place)
+            };
+            for record in found.iter().rev() {
+                page.older_before = Some(record.sequence + 1);
+                if page.lines.len() >= most {
+                    return Ok(page);
+                }
+                page.lines.push(record.view());
+            }
+            end = first;
+        }
+        page.older_before = None;
+        Ok(page)
     }
 
     /// Reads and checks everything: seals, numbers, hashes, and the signed head.
@@ -299,11 +386,33 @@ fn check_walk(inner: &Segments, walk: &Walk) -> Result<(), LedgerError> {
     if walk.sequence != sequence || walk.hash != hash {
         return Err(LedgerError::Altered { sequence });
     }
+    check_head(inner)
+}
+
+/// Compares what this process wrote last with the signature on the disk.
+fn check_head(inner: &Segments) -> Result<(), LedgerError> {
+    let (sequence, hash) = inner.newest();
     match inner.signed_head()? {
         Some(head) if head.sequence == sequence && head.hash == hash => Ok(()),
         None if sequence == 0 => Ok(()),
         _ => Err(LedgerError::Signature),
     }
+}
+
+/// Whether a line is asked for.
+fn takes(asked: &LedgerSelection, record: &Record) -> bool {
+    let to = record.remote.as_ref().unwrap_or(&record.name);
+    asked
+        .since_ms
+        .is_none_or(|since| record.opened_at.0 >= since)
+        && asked
+            .service
+            .as_ref()
+            .is_none_or(|service| *service == record.service)
+        && asked
+            .destination
+            .as_ref()
+            .is_none_or(|part| to.contains(part.as_str()))
 }
 
 #[cfg(any(test, fuzzing))]

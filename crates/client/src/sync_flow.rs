@@ -8,10 +8,7 @@ use std::path::{Component, Path};
 
 use candor_consent::{Refusal, Sync};
 use candor_vault::report::Cancel;
-use candor_vault::sync::{
-    self, CONFLICT_MARK, Dirty, DiskFolder, Round, RoundOutcome, State, SyncError, SyncJob,
-    is_conflict_name,
-};
+use candor_vault::sync::{self, Dirty, DiskFolder, Round, RoundOutcome, State, SyncError, SyncJob};
 use candor_vault::{ObjectSink, ObjectSource};
 use candor_wire::chain::AccountView as ChainView;
 use candor_wire::consent_record::ServiceCode;
@@ -236,15 +233,9 @@ impl Engine {
         let Some(state) = self.folder_state(folder)? else {
             return Ok(Vec::new());
         };
-        let paths = state
-            .paths_with(CONFLICT_MARK)
-            .map_err(|error| Failure::of(&error))?;
+        let paths = state.conflicts().map_err(|error| Failure::of(&error))?;
         Ok(paths
             .into_iter()
-            .filter(|path| {
-                let name = path.rsplit(|&byte| byte == b'/').next();
-                name.is_some_and(is_conflict_name)
-            })
             .map(|path| ConflictView {
                 folder: folder.name.clone(),
                 path: PathText::from_path(&folder.path.join(PathText::from_bytes(&path).to_path())),

@@ -74,17 +74,11 @@ pub(crate) fn run(options: &LogOptions) -> Outcome {
 /// little.
 pub(crate) fn run_short() -> Outcome {
     let mut command = sys::cargo();
+    // Like the step that runs all tests: with other packages the same code would be built anew.
     command
-        .args([
-            "test",
-            "--locked",
-            "--quiet",
-            "-p",
-            "candor-server",
-            "--lib",
-            "--",
-        ])
-        .args(["--exact", MEASURES, "--ignored", "--nocapture"]);
+        .args(["nextest", "run", "--workspace", "--locked", "--no-capture"])
+        .args(["--run-ignored", "only", "-E"])
+        .arg(format!("package(candor-server) & test(={MEASURES})"));
     table(&sys::text(&mut command)?).map(drop)
 }
 

@@ -8,6 +8,7 @@ mod log;
 mod measure;
 mod mount;
 mod mutate;
+mod pages;
 mod peers;
 mod report;
 mod sync;
@@ -46,6 +47,8 @@ enum What {
     Log(log::LogOptions),
     /// A hundred devices at once against one cell, a neighbour beside a flood, and memory under hostile requests.
     Cell(cell::CellOptions),
+    /// First paint of every page, and of what comes after an action, with a million files and a long ledger.
+    Pages(pages::PagesOptions),
     /// A tree from one device to another, a small change, a renamed folder, and rest, beside Syncthing.
     Sync(sync::SyncOptions),
     /// A large tree under constant change on both sides, then quiet.
@@ -117,6 +120,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         What::Mount(options) => mount::run(options),
         What::Log(options) => log::run(options),
         What::Cell(options) => cell::run(options),
+        What::Pages(options) => pages::run(options),
         What::Sync(options) => sync::run(options),
         What::Churn(options) => sync::run_churn(options),
     }
@@ -124,6 +128,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
 
 pub(crate) use cell::run_short as run_cell_short;
 pub(crate) use log::run_short as run_log_short;
+pub(crate) use pages::run_short as run_pages_short;
 pub(crate) use sync::run_short as run_sync_short;
 
 /// The short form of the suite: Candor alone on a small corpus, once. It shows that the benchmark runs and that

@@ -31,6 +31,7 @@ use crate::sys::{self, Failure, Outcome};
 use crate::tools;
 
 pub(crate) use mount::{Mounted, can_mount};
+pub(crate) use pages::Scripts;
 use world::World;
 pub(crate) use world::{UP_ONCE, free_port, terminate};
 

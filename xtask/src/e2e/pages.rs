@@ -30,29 +30,16 @@ const PICTURES: [(&str, &str); 3] = [
 
 /// Every page and every action, attacks included.
 pub(super) fn in_a_browser(world: &World) -> Outcome {
-    tools::install_programs(&tools::PAGES_PROGRAMS)?;
-    let tests = tests()?;
-    let pictures = sys::target_dir().join("pages-screenshots");
+    let pictures = screenshots();
     let program = world
         .candor("home")
         .command(["up"])
         .get_program()
         .to_owned();
-    let node = |script: &str| {
-        let mut node = Command::new("node");
-        node.current_dir(&tests)
-            .arg(script)
-            .stdin(Stdio::null())
-            .env("CANDOR_PAGES_PROGRAM", &program)
-            .env("CANDOR_PAGES_WORK", world.path("w"))
-            .env("CANDOR_PAGES_SCREENSHOTS", &pictures)
-            .env("CANDOR_PAGES_ARIA", sys::root().join(FOLDER).join("aria"))
-            .env("CANDOR_PAGES_ROUTES", sys::root().join(ROUTES));
-        node
-    };
+    let scripts = Scripts::prepare(Path::new(&program), world.path("w"))?;
     // What must find something finds it: a check that is always content would show nothing.
-    sys::run(node("self-test.mjs").env_remove(REWRITE))?;
-    sys::run(&mut node("run.mjs"))?;
+    sys::run(scripts.node("self-test.mjs").env_remove(REWRITE))?;
+    sys::run(&mut scripts.node("run.mjs"))?;
     println!("screenshots are in {}", pictures.display());
     if std::env::var_os(REWRITE).is_some() {
         for (screenshot, name) in PICTURES {
@@ -61,6 +48,43 @@ pub(super) fn in_a_browser(world: &World) -> Outcome {
         }
     }
     Ok(())
+}
+
+fn screenshots() -> PathBuf {
+    sys::target_dir().join("pages-screenshots")
+}
+
+/// The scripts of `e2e/pages`, ready to be run with a program.
+pub(crate) struct Scripts {
+    place: PathBuf,
+    program: PathBuf,
+    work: PathBuf,
+}
+
+impl Scripts {
+    /// `work` is where homes are put; its path has to be short, for the sockets in them.
+    pub(crate) fn prepare(program: &Path, work: PathBuf) -> Outcome<Self> {
+        tools::install_programs(&tools::PAGES_PROGRAMS)?;
+        Ok(Self {
+            place: tests()?,
+            program: program.to_owned(),
+            work,
+        })
+    }
+
+    /// Runs one of them.
+    pub(crate) fn node(&self, script: &str) -> Command {
+        let mut node = Command::new("node");
+        node.current_dir(&self.place)
+            .arg(script)
+            .stdin(Stdio::null())
+            .env("CANDOR_PAGES_PROGRAM", &self.program)
+            .env("CANDOR_PAGES_WORK", &self.work)
+            .env("CANDOR_PAGES_SCREENSHOTS", screenshots())
+            .env("CANDOR_PAGES_ARIA", sys::root().join(FOLDER).join("aria"))
+            .env("CANDOR_PAGES_ROUTES", sys::root().join(ROUTES));
+        node
+    }
 }
 
 /// A copy of the tests below the build, with what they use. That is installed anew only for another list of versions.

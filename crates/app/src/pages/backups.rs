@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::home::set_badge;
 use super::jobs::Kind;
-use super::live::Part;
+use super::live::{self, Part};
 use super::parts::{self, Look, Tone, card, name, when, when_or};
 use super::request::{Answer, Asked, Fields, Reply, expect_view};
 use super::shell::{Place, Sheet};
@@ -22,7 +22,7 @@ const SNAPSHOTS_PER_PAGE: usize = 50;
 pub(super) async fn page(asked: &Asked) -> Answer {
     let body = off_the_thread(&asked.shared, |shared| {
         html! {
-            (card("sets", "What is backed up", Part::Sets.whole(shared)))
+            (card("sets", "What is backed up", Part::Sets.whole(&live::Look::new(shared))))
             (card("add", "Back up something else", add_form("", "")))
             (card("find", "Find a file", find_form("")))
             (card("check", "Look after what is stored", check_forms()))

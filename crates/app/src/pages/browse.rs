@@ -15,7 +15,7 @@ use super::text_id;
 use crate::text;
 
 /// Entries on one page: a page stays small, whatever is in a folder.
-pub(super) const ENTRIES_PER_PAGE: usize = 100;
+pub(super) const ENTRIES_PER_PAGE: usize = 50;
 
 /// Nanoseconds in a millisecond.
 const NANOS_PER_MS: i64 = 1_000_000;

@@ -125,7 +125,7 @@ pub(super) fn erasures(erasures: &[ErasureView], now: i64) -> Markup {
                     }
                     div.do {
                         @if one.state == "due" { (parts::link(&parts::address("/consent/receipt", &[("id", &one.id)]), "Receipt", Look::Quiet)) }
-                        @else if is_open(&one.state) { (keep(one)) }
+                        @else if is_open(&one.state) { (parts::action("/consent/keep", "Keep it", Look::Main, &[("id", &one.id)])) }
                     }
                 }
             }
@@ -133,18 +133,12 @@ pub(super) fn erasures(erasures: &[ErasureView], now: i64) -> Markup {
     }
 }
 
-/// The button that takes an erasure back. Of what is no set of this device any more there is none: the command for it
-/// switches the whole service off.
-fn keep(one: &ErasureView) -> Markup {
-    match (&one.vault, &one.set) {
-        (None, _) => parts::action("/settings/keep", "Keep it", Look::Main, &[]),
-        (Some(_), Some(set)) => {
-            let fields = [("stored", "kept"), ("set", set.as_str())];
-            let to = format!("/services/{}/off", one.service);
-            parts::action(&to, "Keep it", Look::Main, &fields)
-        }
-        (Some(_), None) => html! {},
-    }
+/// Takes an erasure back. What is off stays off.
+pub(super) async fn keep(asked: &Asked) -> Answer {
+    let erasure = asked.form.need("id", "the erasure")?.to_owned();
+    asked.run(Command::ErasureKeep { erasure }).await?;
+    let words = html! { p { strong { "It stays at the cell: it is not erased." } " What is switched off stays off until you switch it on again." } };
+    asked.told("/consent", parts::notice(Tone::Good, words))
 }
 
 /// A receipt, as a file.

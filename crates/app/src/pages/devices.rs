@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use qrcode::{Color, QrCode};
 
 use super::jobs::Kind;
-use super::live::Part;
+use super::live::{self, Part};
 use super::parts::{self, Look, Tone, badge, card, name, when};
 use super::request::{Answer, Asked, Reply, expect_view, usage};
 use super::services::{answers, question};
@@ -117,7 +117,7 @@ pub(super) async fn link_page(asked: &Asked) -> Answer {
     let body = off_the_thread(&asked.shared, |shared| {
         html! {
             nav.crumbs aria-label="Where you are" { a href="/devices" { "Devices" } span { "New device" } }
-            (card("state", "Take a new device in", Part::Link.whole(shared)))
+            (card("state", "Take a new device in", Part::Link.whole(&live::Look::new(shared))))
         }
     })
     .await?;

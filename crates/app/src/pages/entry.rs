@@ -119,9 +119,16 @@ impl Entry {
 
     /// Writes down where the pages are.
     pub(super) fn set_port(&self, port: u16) -> Outcome {
-        let mut kept = self.kept();
-        kept.port = port;
-        self.save(&kept)
+        self.change(&mut self.kept(), |kept| kept.port = port)
+    }
+
+    /// On the disk first: a token that was used must never be good again, and nobody who was let out is in after a crash.
+    fn change(&self, kept: &mut Kept, make: impl FnOnce(&mut Kept)) -> Outcome {
+        let mut changed = kept.clone();
+        make(&mut changed);
+        self.save(&changed)?;
+        *kept = changed;
+        Ok(())
     }
 
     fn save(&self, kept: &Kept) -> Outcome {
@@ -143,20 +150,18 @@ impl Entry {
             return Ok(None);
         }
         let (key, next) = (secret()?, secret()?);
-        let mut changed = kept.clone();
-        changed.token = next;
-        changed.keys.retain(|known| {
-            is_fresh(known, now_ms) && !before.is_some_and(|before| same(&known.key, before))
-        });
-        let surplus = (changed.keys.len() + 1).saturating_sub(KEYS_MAX);
-        changed.keys.drain(..surplus);
-        changed.keys.push(Key {
-            key: key.clone(),
-            since_ms: now_ms,
-        });
-        // On the disk first: a token that was used must never be good again.
-        self.save(&changed)?;
-        *kept = changed;
+        self.change(&mut kept, |kept| {
+            kept.token = next;
+            kept.keys.retain(|known| {
+                is_fresh(known, now_ms) && !before.is_some_and(|before| same(&known.key, before))
+            });
+            let surplus = (kept.keys.len() + 1).saturating_sub(KEYS_MAX);
+            kept.keys.drain(..surplus);
+            kept.keys.push(Key {
+                key: key.clone(),
+                since_ms: now_ms,
+            });
+        })?;
         Ok(Some(key))
     }
 
@@ -183,14 +188,8 @@ impl Entry {
 
     /// Lets a browser out; or all others.
     pub(super) fn leave(&self, key: &str, all_others: bool) -> Outcome {
-        let mut kept = self.kept();
-        let mut changed = kept.clone();
-        changed
-            .keys
-            .retain(|known| same(&known.key, key) == all_others);
-        self.save(&changed)?;
-        *kept = changed;
-        Ok(())
+        let others = |known: &Key| same(&known.key, key) == all_others;
+        self.change(&mut self.kept(), |kept| kept.keys.retain(others))
     }
 }
 

@@ -7,7 +7,7 @@ use candor_client::path_text::PathText;
 use maud::{Markup, html};
 
 use super::jobs::Kind;
-use super::live::Part;
+use super::live::{self, Part};
 use super::parts::{self, Look, Tone, badge, card, name, when, when_or};
 use super::request::{Answer, Asked, Reply, expect_view};
 use super::shell::{Place, Sheet};
@@ -28,7 +28,7 @@ impl Shared {
 pub(super) async fn page(asked: &Asked) -> Answer {
     let body = off_the_thread(&asked.shared, |shared| {
         html! {
-            (card("folders", "Kept in step with your other devices", Part::Folders.whole(shared)))
+            (card("folders", "Kept in step with your other devices", Part::Folders.whole(&live::Look::new(shared))))
             (card("add", "Keep one more folder in step", add_form()))
             (card("join", "Get a folder of another device", join_form()))
             (card("versions", "Older versions of a file", versions_form("")))

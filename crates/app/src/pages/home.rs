@@ -5,29 +5,28 @@ use candor_client::commands::{
 };
 use maud::{Markup, html};
 
-use super::live::Part;
+use super::live::{self, Part};
 use super::parts::{self, Look, Tone, badge, card, name, when, when_or};
 use super::request::{Answer, Asked, Reply, expect_view};
 use super::shell::{Place, Sheet};
 use super::{Shared, off_the_thread};
 use crate::text;
+use crate::today::{NO_WAY, NOBODY, Today, errand_words, leaves, live, sends, to_words};
 
 /// Days that the small chart goes back: two weeks show whether today is like other days.
 const CHART_DAYS: i64 = 14;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// Rows of the small table: the rest is in the ledger.
-const ROWS_MAX: usize = 5;
-
 /// The page.
 pub(super) async fn page(asked: &Asked) -> Answer {
     let body = off_the_thread(&asked.shared, |shared| {
+        let look = live::Look::new(shared);
         html! {
             div.answers {
-                (card("safe", "Is my data safe?", Part::Safe.whole(shared)))
-                (card("on", "What is switched on?", Part::Services.whole(shared)))
-                (card("left", "What left this device?", Part::Left.whole(shared)))
+                (card("safe", "Is my data safe?", Part::Safe.whole(&look)))
+                (card("on", "What is switched on?", Part::Services.whole(&look)))
+                (card("left", "What left this device?", Part::Left.whole(&look)))
                 (card("asked", "Who asked for my data?", nobody()))
             }
         }
@@ -154,17 +153,14 @@ fn service_row(
         .services
         .iter()
         .any(|one| one.name == service && one.on);
-    let live: Vec<&ConsentView> = consents
-        .iter()
-        .filter(|one| one.service == service && one.state == "live")
-        .collect();
+    let live = live(consents, service);
     html! {
         li.row {
             div.what {
                 strong { (title) }
                 span.quiet {
                     (does)
-                    @if let Some(first) = live.iter().min_by_key(|one| one.given_ms) {
+                    @if let Some(first) = live.first() {
                         " Sends " (sends(status, service)) " to " (name(&first.controller)) ", region " (name(&first.region))
                         ", since " (when(first.given_ms, now)) "; your consent ends " (when(first.ends_ms, now)) "."
                     } @else {
@@ -175,20 +171,6 @@ fn service_row(
             div.do { (switch(service, title, is_on)) }
         }
     }
-}
-
-fn sends(status: &StatusView, service: &str) -> String {
-    let (count, one, many) = if service == "sync" {
-        let on = status
-            .folders
-            .iter()
-            .filter(|folder| folder.consent == "on");
-        (on.count(), "folder", "folders")
-    } else {
-        let on = status.sets.iter().filter(|set| set.consent == "on");
-        (on.count(), "backup set", "backup sets")
-    };
-    text::counted(count as u64, one, many)
 }
 
 /// A service's switch: it asks before it does anything.
@@ -204,37 +186,19 @@ fn switch(service: &str, title: &str, is_on: bool) -> Markup {
     }
 }
 
-/// The answer to the third question. What goes to a cell in this very program leaves nothing.
+/// The answer to the third question.
 pub(super) fn left(summary: &LedgerSummaryView, now: i64) -> Markup {
-    let today = now.div_euclid(DAY_MS) * DAY_MS;
-    let of_today = || summary.hours.iter().filter(|hour| hour.hour_ms >= today);
-    let total: u64 = of_today()
-        .filter(|hour| leaves(hour))
-        .map(|hour| hour.out_bytes)
-        .sum();
-    let within: u64 = of_today()
-        .filter(|hour| !leaves(hour))
-        .map(|hour| hour.out_bytes)
-        .sum();
-    let unknown: u64 = of_today().map(|hour| hour.interrupted).sum();
-    let rows = by_place(of_today());
+    let today = Today::of(summary, now);
     let of_days = days(summary, now, leaves);
     html! {
-        p {
-            @if total == 0 && unknown == 0 { strong { "Nothing" } } @else { @if unknown > 0 { "At least " } strong { (text::bytes(total)) } }
-            " left this device today. "
-            @if unknown > 0 { (text::counted(unknown, "connection was", "connections were")) " cut off, and what went over it is not known. " }
-            @if summary.open > 0 { (text::counted(summary.open, "connection is", "connections are")) " open, and counted so far. " }
-            @if within > 0 { (text::bytes(within)) " went to the cell in this very program. " }
-            span.quiet { "A day begins at midnight UTC." }
-        }
+        p { strong { (today.amount()) } (today.rest()) " " span.quiet { "A day begins at midnight UTC." } }
         @if of_days.iter().any(|(_, out)| *out > 0) { (parts::chart("Bytes that left this device, by day", &of_days)) }
-        @if !rows.is_empty() {
+        @if today.went().next().is_some() {
             ul.rows {
-                @for (service, destination, protocol, out) in rows.iter().take(ROWS_MAX) {
+                @for one in today.went() {
                     li.row {
-                        div.what { strong { (errand_words(service)) } span.quiet { (to_words(destination, protocol)) } }
-                        div.how { (text::bytes(*out)) }
+                        div.what { strong { (errand_words(one.service)) } span.quiet { (to_words(one.destination, one.protocol)) } }
+                        div.how { (text::bytes(one.out_bytes)) }
                     }
                 }
             }
@@ -244,31 +208,6 @@ pub(super) fn left(summary: &LedgerSummaryView, now: i64) -> Markup {
         }
         div.buttons { (parts::link("/ledger", "The whole ledger", Look::Quiet)) }
     }
-}
-
-/// Whether what is counted here left the device.
-pub(super) fn leaves(hour: &LedgerHourView) -> bool {
-    hour.protocol != "in-process"
-}
-
-/// Service, destination, protocol and bytes that went out, the most first.
-fn by_place<'a>(
-    hours: impl Iterator<Item = &'a LedgerHourView>,
-) -> Vec<(&'a str, &'a str, &'a str, u64)> {
-    let mut rows: Vec<(&str, &str, &str, u64)> = Vec::new();
-    for hour in hours {
-        let place = (
-            hour.service.as_str(),
-            hour.destination.as_str(),
-            hour.protocol.as_str(),
-        );
-        match rows.iter_mut().find(|row| (row.0, row.1, row.2) == place) {
-            Some(row) => row.3 = row.3.saturating_add(hour.out_bytes),
-            None => rows.push((place.0, place.1, place.2, hour.out_bytes)),
-        }
-    }
-    rows.sort_by_key(|row| std::cmp::Reverse(row.3));
-    rows
 }
 
 /// Bytes that went out on each of the last days, with their words.
@@ -292,42 +231,10 @@ pub(super) fn days(
         .collect()
 }
 
-/// What a service or an errand is called on the pages.
-pub(super) fn errand_words(service: &str) -> String {
-    let words = match service {
-        "backup" => "Backup",
-        "sync" => "Sync",
-        "restore" => "Reading your own data back",
-        "verify" => "Checking the cell",
-        "list" => "Looking at devices and consents",
-        "consent" => "Telling the cell of a consent",
-        "link" => "Taking in a device",
-        "revoke" => "Putting a device out",
-        "erase" => "Asking for an erasure",
-        "create" => "Opening the account",
-        "recover" | "join" => "Joining the account",
-        "re-anchor" => "Accepting a restored cell",
-        other => return parts::sentence(other).trim_end_matches('.').to_owned(),
-    };
-    words.to_owned()
-}
-
-/// Where a connection went.
-pub(super) fn to_words(destination: &str, protocol: &str) -> String {
-    match protocol {
-        "in-process" => "to the cell in this very program; it never reached the network".to_owned(),
-        "name-lookup" => format!(
-            "asked this machine's resolver for {}",
-            text::shown(destination)
-        ),
-        _ => format!("to {}", text::shown(destination)),
-    }
-}
-
 /// The answer to the fourth question.
 fn nobody() -> Markup {
     html! {
-        p { strong { "Nobody." } " Only your own devices hold keys to your data, and this version has no way for anybody else to ask for it." }
+        p { strong { (NOBODY) } " " (NO_WAY) }
         (parts::deeper("How to check that", html! {
             p { "A cell is handed sealed objects and no key. The program for those who run cells for others is built without the code that decrypts. Every consent and every device of your account is in a public log, which this device watches: see " a href="/log" { "Log" } "." }
         }))

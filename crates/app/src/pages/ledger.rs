@@ -1,18 +1,30 @@
 //! The ledger: every connection that this device opened.
 
-use axum::body::Body;
-use candor_client::commands::{Command, Event, ExportedLine, LedgerLineView, LedgerSummaryView};
-use maud::{Markup, html};
+use std::mem::take;
+use std::sync::Arc;
 
-use super::backups::pager;
-use super::home::{days, errand_words, to_words};
+use axum::body::Body;
+use candor_client::Cancel;
+use candor_client::commands::{
+    Command, Event, ExportedLine, Failure, LedgerLineView, LedgerPageView, LedgerSelection,
+    LedgerSummaryView,
+};
+use maud::{Markup, html};
+use tokio::sync::mpsc;
+
+use super::home::days;
 use super::parts::{self, Look, Tone, badge, card, when};
-use super::request::{Answer, Asked, Heard, Reply, expect_view};
+use super::request::{Answer, Asked, Reply, expect_view};
 use super::shell::{Place, Sheet};
 use crate::text;
+use crate::today::{errand_words, to_words};
 
-/// Lines on one page: a page stays small, whatever is in the ledger.
-const LINES_PER_PAGE: usize = 100;
+/// Lines on one page: a page stays small, whatever is in the ledger, and a browser lays it out at once.
+const LINES_PER_PAGE: usize = 50;
+
+/// How much of the file is sent at once, in bytes, and how many such pieces wait for a slow browser.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECES_AHEAD: usize = 4;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
@@ -48,15 +60,12 @@ impl Filter {
         }
     }
 
-    fn takes(&self, line: &LedgerLineView) -> bool {
-        let to = line.remote.as_deref().unwrap_or(&line.name);
-        self.service
-            .as_ref()
-            .is_none_or(|service| *service == line.service)
-            && self
-                .destination
-                .as_ref()
-                .is_none_or(|wanted| to.contains(wanted.as_str()))
+    fn selection(&self) -> LedgerSelection {
+        LedgerSelection {
+            since_ms: self.since_ms,
+            service: self.service.clone(),
+            destination: self.destination.clone(),
+        }
     }
 
     fn fields(&self) -> Vec<(&str, &str)> {
@@ -67,47 +76,31 @@ impl Filter {
     }
 }
 
-/// The newest lines that were looked for.
-#[derive(Default)]
-struct Newest {
-    lines: std::collections::VecDeque<LedgerLineView>,
-    count: usize,
-}
-
 /// The page.
 pub(super) async fn page(asked: &Asked) -> Answer {
     let filter = Filter::of(asked);
-    let from = asked.query.from();
-    let most = from.saturating_add(LINES_PER_PAGE);
-    let command = Command::Ledger {
-        since_ms: filter.since_ms,
+    let before = asked.query.number("before");
+    let command = Command::LedgerNewest {
+        selection: filter.selection(),
+        before,
+        most: LINES_PER_PAGE,
     };
-    let taken = filter.clone();
-    let (read, newest) = asked
-        .run_with(command, move |heard: Heard<'_, Newest>| {
-            let Event::LedgerLine(line) = heard.event else {
-                return;
-            };
-            if taken.takes(&line) {
-                let newest = heard.collected;
-                newest.count += 1;
-                newest.lines.push_front(*line);
-                newest.lines.truncate(most);
-            }
-        })
-        .await;
-    let trouble = read.err().map(|failure| parts::failure(&failure));
+    let read = asked.run(command).await;
+    let read = read.and_then(|view| expect_view!(view, LedgerPage));
+    // The rest is shown even if lines cannot be read.
+    let (newest, trouble) = match read {
+        Ok(newest) => (newest, None),
+        Err(failure) => (LedgerPageView::default(), Some(parts::failure(&failure))),
+    };
     let summary = expect_view!(asked.run(Command::LedgerSummary).await?, LedgerSummary)?;
     let now = asked.shared.now();
-    let lines: Vec<&LedgerLineView> = newest.lines.iter().skip(from).collect();
     let body = html! {
         @if let Some(trouble) = trouble { (trouble) }
         (card("days", "What was sent, by day", chart_and_sums(&summary, now)))
         (card("filter", "Look for", filter_form(&filter, &summary)))
         (card("lines", "Connections", html! {
-            p.quiet { (text::counted(newest.count as u64, "connection", "connections")) " that fit." }
-            (table(&lines, now))
-            (pager("/ledger", &filter.fields(), from, LINES_PER_PAGE, newest.count > most))
+            (table(&newest.lines, now))
+            (turn(&filter, before, newest.older_before))
         }))
         (card("keep", "Keep and check it", html! {
             p { "Each line is chained to the one before and signed by this device, so nothing can be taken out unnoticed. The export has one JSON object in each line, and can be compared with a capture of the network." }
@@ -187,7 +180,23 @@ fn filter_form(filter: &Filter, summary: &LedgerSummaryView) -> Markup {
     }
 }
 
-fn table(lines: &[&LedgerLineView], now: i64) -> Markup {
+/// The ways to newer and older lines.
+fn turn(filter: &Filter, before: Option<u64>, older: Option<u64>) -> Markup {
+    let older = older.map(|older| older.to_string());
+    html! {
+        @if before.is_some() || older.is_some() {
+            nav.pager aria-label="More" {
+                @if before.is_some() { a.button href=(parts::address("/ledger", &filter.fields())) { "The newest" } }
+                @if let Some(older) = &older {
+                    @let fields = [filter.fields(), vec![("before", older.as_str())]].concat();
+                    a.button href=(parts::address("/ledger", &fields)) { "Older" }
+                }
+            }
+        }
+    }
+}
+
+fn table(lines: &[LedgerLineView], now: i64) -> Markup {
     if lines.is_empty() {
         return parts::empty("There is none.", html! {});
     }
@@ -224,26 +233,41 @@ fn row(line: &LedgerLineView, now: i64) -> Markup {
     }
 }
 
-/// Everything, as a file of lines.
-pub(super) async fn export(asked: &Asked) -> Answer {
-    let (read, lines) = asked
-        .run_with(
-            Command::Ledger { since_ms: None },
-            |heard: Heard<'_, Vec<u8>>| {
-                if let Event::LedgerLine(line) = heard.event
-                // A line is plain data, and a vector takes whatever is written.
-                && serde_json::to_writer(&mut *heard.collected, &ExportedLine::of(&line)).is_ok()
-                {
-                    heard.collected.push(b'\n');
-                }
-            },
-        )
-        .await;
-    read?;
+/// Everything, as a file of lines. A browser that takes it slowly holds nothing up; one that goes away ends it; and a
+/// ledger that is not whole ends it in the middle, which the browser says.
+pub(super) fn export(asked: &Asked) -> Answer {
+    let engine = Arc::clone(asked.shared.engine()?);
+    let (pieces, coming) = mpsc::channel::<Result<Vec<u8>, Failure>>(PIECES_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let cancel = Cancel::default();
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        let mut tell = |event| {
+            let Event::LedgerLine(line) = event else {
+                return;
+            };
+            // A line is plain data, and a vector takes whatever is written.
+            let _ = serde_json::to_writer(&mut piece, &ExportedLine::of(&line));
+            piece.push(b'\n');
+            if piece.len() >= PIECE_BYTES && pieces.blocking_send(Ok(take(&mut piece))).is_err() {
+                cancel.cancel();
+            }
+        };
+        let everything = Command::Ledger { since_ms: None };
+        let last = match engine.execute(everything, &mut tell, &cancel) {
+            Ok(_) => Ok(piece),
+            Err(failure) => Err(failure),
+        };
+        // Nobody is there any more, or they get the rest.
+        let _ = pieces.blocking_send(last);
+    });
+    let pieces = futures_util::stream::unfold(coming, |mut coming| async move {
+        let piece = coming.recv().await?;
+        Some((piece.map_err(|failure| failure.sentence), coming))
+    });
     Ok(Reply::File {
         name: "ledger.jsonl".to_owned(),
         kind: "application/x-ndjson",
-        content: Body::from(lines),
+        content: Body::from_stream(pieces),
     })
 }
 

@@ -15,8 +15,9 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use candor_client::commands::{Failure, StatusView};
 use maud::{Markup, html};
+use tokio::time::{Interval, MissedTickBehavior};
 
-use super::request::{Answer, Asked, Reply};
+use super::request::{Answer, Asked, Browser, Reply};
 use super::{Shared, backups, devices, folders, home, log, parts};
 
 /// Time between two looks at what a page shows: soon enough to follow with the eye.
@@ -86,8 +87,8 @@ impl Part {
     }
 
     /// Makes it, with what it needs to be kept up to date. One that cannot be made says why.
-    pub(super) fn whole(self, shared: &Shared) -> Markup {
-        let content = self.shown(&Look::new(shared));
+    pub(super) fn whole(self, look: &Look<'_>) -> Markup {
+        let content = self.shown(look);
         let name = self.name();
         let revision = revision(&content);
         html! {
@@ -98,14 +99,14 @@ impl Part {
 }
 
 /// One look at what the engine knows, which several parts share.
-struct Look<'a> {
+pub(super) struct Look<'a> {
     shared: &'a Shared,
     now: i64,
     status: OnceCell<StatusView>,
 }
 
 impl<'a> Look<'a> {
-    fn new(shared: &'a Shared) -> Self {
+    pub(super) fn new(shared: &'a Shared) -> Self {
         Self {
             shared,
             now: shared.now(),
@@ -135,7 +136,7 @@ pub(super) async fn part(asked: &Asked, name: &str) -> Answer {
         return Ok(Reply::Sheet(super::shell::missing()));
     };
     let shared = Arc::clone(&asked.shared);
-    let made = tokio::task::spawn_blocking(move || part.whole(&shared)).await;
+    let made = tokio::task::spawn_blocking(move || part.whole(&Look::new(&shared))).await;
     made.map(Reply::Part).map_err(|error| {
         crate::failure::Failure::because("this part could not be made", &error).into()
     })
@@ -171,32 +172,51 @@ fn changed(shared: &Shared, shown: &mut [(Part, String)]) -> String {
     names.join(",")
 }
 
-/// The stream.
-pub(super) fn stream(asked: &Asked) -> Response {
-    let parts = shown(asked.query.get("shown").unwrap_or_default());
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let state = (Arc::clone(&asked.shared), parts, ticks);
-    let events = futures_util::stream::unfold(state, |(shared, mut parts, mut ticks)| async move {
+/// Somebody who looks at a page.
+struct Watcher {
+    shared: Arc<Shared>,
+    browser: Browser,
+    parts: Vec<(Part, String)>,
+    ticks: Interval,
+}
+
+impl Watcher {
+    /// Waits until parts changed. `None` once the program ends, or the browser was let out.
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
-                () = shared.stop.stopped() => return None,
+                _ = self.ticks.tick() => {}
+                () = self.shared.stop.stopped() => return None,
             }
-            let looking = Arc::clone(&shared);
+            let shared = &self.shared;
+            if !shared.entry.knows(&self.browser.0, shared.now()) {
+                return None;
+            }
+            let (shared, mut parts) = (Arc::clone(shared), self.parts);
             let look = tokio::task::spawn_blocking(move || {
-                let names = changed(&looking, &mut parts);
+                let names = changed(&shared, &mut parts);
                 (names, parts)
             });
-            let (names, looked) = look.await.ok()?;
-            parts = looked;
+            let (names, parts) = look.await.ok()?;
+            self.parts = parts;
             if !names.is_empty() {
-                let event = Event::default().data(names);
-                return Some((Ok::<_, Infallible>(event), (shared, parts, ticks)));
+                return Some((Ok(Event::default().data(names)), self));
             }
         }
-    });
-    Sse::new(events)
+    }
+}
+
+/// The stream.
+pub(super) fn stream(asked: &Asked) -> Response {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let watcher = Watcher {
+        shared: Arc::clone(&asked.shared),
+        browser: asked.browser.clone(),
+        parts: shown(asked.query.get("shown").unwrap_or_default()),
+        ticks,
+    };
+    Sse::new(futures_util::stream::unfold(watcher, Watcher::next))
         .keep_alive(KeepAlive::default())
         .into_response()
 }

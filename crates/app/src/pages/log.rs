@@ -4,7 +4,7 @@ use candor_client::commands::{Command, LogView, StatusView};
 use maud::{Markup, html};
 
 use super::jobs::Kind;
-use super::live::Part;
+use super::live::{self, Part};
 use super::off_the_thread;
 use super::parts::{self, Look, Tone, badge, card, when_or};
 use super::request::{Answer, Asked, Reply};
@@ -15,7 +15,7 @@ use crate::text;
 pub(super) async fn page(asked: &Asked) -> Answer {
     let body = off_the_thread(&asked.shared, |shared| {
         html! {
-            (card("state", "What this device found", Part::Log.whole(shared)))
+            (card("state", "What this device found", Part::Log.whole(&live::Look::new(shared))))
             (card("what", "What it is for", html! {
                 p { "Every consent, every device and every erasure of every account is a line in this log, in a form that tells strangers nothing. The cell cannot take a line back, and cannot show you another log than it shows everybody else, without being found out." }
                 p { "Witnesses are independent parties that sign what they see. The file " code { "log-policy" } " in candor's folder says whose word you ask for." }

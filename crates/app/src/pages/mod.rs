@@ -33,8 +33,8 @@ mod welcome;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
-use std::time::SystemTime;
 
 use candor_client::Engine;
 use candor_client::commands::{Failure, FailureKind, LinkCodeView, Progress, View};
@@ -57,6 +57,9 @@ use welcome::Welcome;
 /// Digits of an id that are shown: enough to tell them apart.
 const SHORT_ID_CHARS: usize = 12;
 
+/// Words that are kept for pages that nobody fetched yet.
+const TOLD_MAX: usize = 64;
+
 /// What all requests share.
 pub(super) struct Shared {
     /// There from the moment on that there is an account.
@@ -71,8 +74,10 @@ pub(super) struct Shared {
     home: PathBuf,
     /// Where the person's own files are.
     user_folder: PathBuf,
-    /// What each browser is told on its next page.
-    told: Mutex<BTreeMap<String, String>>,
+    /// What browsers are told on the page that they are sent to: by a number, whom, and the words.
+    told: Mutex<BTreeMap<u64, (String, String)>>,
+    /// The newest of those numbers. They begin with the time, so that an address of an earlier run means nothing now.
+    tellings: AtomicU64,
     link_code: Mutex<Option<LinkCodeView>>,
 }
 
@@ -105,7 +110,7 @@ impl Pages {
 
     fn serve(app: &App, welcome: Option<Welcome>) -> Outcome<Self> {
         let home = app.home.path().to_owned();
-        let entry = Entry::open(&home, now_ms())?;
+        let entry = Entry::open(&home, text::now_ms())?;
         let (listener, port) = app.runtime.block_on(listen::bind(entry.port()))?;
         entry.set_port(port)?;
         let shared = Arc::new(Shared {
@@ -118,6 +123,7 @@ impl Pages {
             user_folder: home_folder::user_folder().unwrap_or_else(|_| PathBuf::from("/")),
             home,
             told: Mutex::default(),
+            tellings: AtomicU64::new(text::now_ms().unsigned_abs()),
             link_code: Mutex::default(),
         });
         let serving = app
@@ -142,16 +148,9 @@ impl Pages {
     }
 }
 
-fn now_ms() -> i64 {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
-}
-
 impl Shared {
     fn now(&self) -> i64 {
-        now_ms()
+        text::now_ms()
     }
 
     /// The engine, once there is an account.
@@ -179,16 +178,23 @@ impl Shared {
             .filter(|_| self.engine.get().is_none())
     }
 
-    /// Keeps words for a browser's next page.
-    fn tell(&self, browser: &Browser, words: Markup) {
-        lock(&self.told).insert(browser.0.clone(), words.into_string());
+    /// Keeps words for the page that a browser is sent to. Returns their number.
+    fn tell(&self, browser: &Browser, words: Markup) -> u64 {
+        let mut told = lock(&self.told);
+        // What nobody fetched makes room.
+        while told.len() >= TOLD_MAX {
+            told.pop_first();
+        }
+        let number = self.tellings.fetch_add(1, Ordering::Relaxed) + 1;
+        told.insert(number, (browser.0.clone(), words.into_string()));
+        number
     }
 
-    fn take_told(&self, browser: &Browser) -> Option<Markup> {
+    fn take_told(&self, browser: &Browser, number: u64) -> Option<Markup> {
         let mut told = lock(&self.told);
-        // Of browsers that were let out nobody comes to fetch it.
-        told.retain(|key, _| self.entry.knows(key, now_ms()));
-        told.remove(&browser.0).map(parts::kept)
+        let is_theirs = told.get(&number).is_some_and(|(key, _)| *key == browser.0);
+        let taken = is_theirs.then(|| told.remove(&number)).flatten();
+        taken.map(|(_, words)| parts::kept(words))
     }
 
     fn link_code(&self) -> Option<LinkCodeView> {
@@ -237,7 +243,7 @@ fn text_id(id: &str) -> String {
 
 /// What is at work, and what it came to.
 fn jobs_part(shared: &Shared) -> Markup {
-    live::Part::Jobs.whole(shared)
+    live::Part::Jobs.whole(&live::Look::new(shared))
 }
 
 fn jobs_content(shared: &Shared) -> Markup {

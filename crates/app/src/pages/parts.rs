@@ -6,6 +6,7 @@ use candor_client::path_text::PathText;
 use maud::{Markup, PreEscaped, html};
 
 use crate::text;
+pub(super) use crate::text::sentence;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -245,18 +246,6 @@ const fn what_is_safe(kind: FailureKind) -> &'static str {
             "What was done so far is kept, and the next try goes on from there."
         }
     }
-}
-
-/// A sentence with its first letter large and an end.
-pub(super) fn sentence(words: &str) -> String {
-    let words = text::shown(words.trim());
-    let mut letters = words.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string());
-    let mut out = first.unwrap_or_default() + letters.as_str();
-    if !out.ends_with(['.', '!', '?', ':']) {
-        out.push('.');
-    }
-    out
 }
 
 /// Text in which commands stand between backticks.

@@ -25,6 +25,9 @@ const FORM_MAX_BYTES: usize = 64 << 10;
 /// Farthest place in a list that a page begins at: nobody turns a thousand pages.
 const FROM_MAX: u64 = 100_000;
 
+/// The field of an address that says which words its page is to tell.
+const TOLD: &str = "told";
+
 /// The header that htmx sends with its requests.
 const HTMX_REQUEST: &str = "hx-request";
 
@@ -165,6 +168,8 @@ pub(super) struct Asked {
     pub(super) form: Fields,
     /// Whether a script asks for a part of the page that is open.
     pub(super) by_script: bool,
+    /// Which words it is to be told; a HEAD request takes none.
+    told: Option<u64>,
     /// Path of the page that it comes from, as the browser says.
     pub(super) from: Option<String>,
 }
@@ -200,9 +205,13 @@ impl FromRequest<Arc<Shared>> for Asked {
             .headers
             .get(HTMX_TYPE)
             .is_none_or(|kind| kind == "partial");
+        let told = (head.method == Method::GET)
+            .then(|| query.number(TOLD))
+            .flatten();
         Ok(Self {
             shared: Arc::clone(shared),
             browser,
+            told,
             query,
             form,
             by_script: head.headers.contains_key(HTMX_REQUEST) && is_partial,
@@ -284,8 +293,9 @@ impl Asked {
 
     /// Goes to another page, and says there what was done.
     pub(super) fn told(&self, to: &str, words: Markup) -> Answer {
-        self.shared.tell(&self.browser, words);
-        Ok(Reply::SeeOther(to.to_owned()))
+        let number = self.shared.tell(&self.browser, words);
+        let joint = if to.contains('?') { '&' } else { '?' };
+        Ok(Reply::SeeOther(format!("{to}{joint}{TOLD}={number}")))
     }
 
     /// Turns an answer into a response, with everything that is around a page.
@@ -319,7 +329,9 @@ impl Asked {
         let Ok(nonce) = Nonce::draw() else {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };
-        let told = self.shared.take_told(&self.browser);
+        let told = self
+            .told
+            .and_then(|number| self.shared.take_told(&self.browser, number));
         let mut response = html(status, shell::page(sheet, told, jobs, &nonce.0));
         response.extensions_mut().insert(nonce);
         response

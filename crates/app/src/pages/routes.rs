@@ -156,6 +156,7 @@ fn trust_routes() -> Router<Arc<Shared>> {
         .route("/services/{service}/on", get(ask_on).post(on))
         .route("/services/{service}/off", get(ask_off).post(off))
         .route("/consent", get(page!("Consent", Consent, consent::page)))
+        .route("/consent/keep", post(page!("Keep", Consent, consent::keep)))
         .route(
             "/consent/receipt",
             get(page!("Receipt", Consent, consent::receipt)),
@@ -184,7 +185,7 @@ fn trust_routes() -> Router<Arc<Shared>> {
         .route("/ledger", get(page!("Ledger", Ledger, ledger::page)))
         .route(
             "/ledger/export",
-            get(page!("Ledger", Ledger, ledger::export)),
+            get(step!("Ledger", Ledger, ledger::export)),
         )
         .route(
             "/ledger/verify",

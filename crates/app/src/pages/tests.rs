@@ -220,7 +220,7 @@ fn home_answers_what_left() {
     cut.hours[0].interrupted = 1;
     let shown = home::left(&cut, NOW).into_string();
     assert!(
-        shown.contains("At least <strong>0 B</strong> left this device today."),
+        shown.contains("<strong>At least 0 B</strong> left this device today."),
         "{shown}"
     );
     assert!(
@@ -231,7 +231,7 @@ fn home_answers_what_left() {
     let days = home::days(&summary, NOW, |_| true);
     let (today, three_ago) = (&days[days.len() - 1], &days[days.len() - 4]);
     assert_eq!((today.1, three_ago.1), (3097, 5000));
-    let left = home::days(&summary, NOW, home::leaves);
+    let left = home::days(&summary, NOW, crate::today::leaves);
     assert_eq!(left[left.len() - 1].1, 3096, "without what stayed inside");
 }
 

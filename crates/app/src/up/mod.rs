@@ -15,11 +15,12 @@ mod welcome;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candor_client::Engine;
 use candor_client::commands::{BackupView, Command, SetView};
 use candor_client::home::Home;
 use candor_client::path_text::PathText;
+use candor_client::{Engine, KeyProtection};
 use candor_server::Cell;
+use candor_wire::statement::Role;
 
 use crate::account::{self, NewAccount, PhraseTo};
 use crate::args::UpArgs;
@@ -183,6 +184,23 @@ fn check_newcomer(app: &App, args: &UpArgs) -> Outcome {
 fn newcomer(app: &App, home: Home, args: &UpArgs) -> Outcome<Opened> {
     let phrase_to = PhraseTo::decide(app, args.recovery_file.as_deref(), args.yes)?;
     let protection = device::new_protection(app, args.keys.unprotected_keys)?;
+    make_own(
+        app,
+        home,
+        OWN_ACCOUNT_NAME.to_owned(),
+        protection,
+        phrase_to,
+    )
+}
+
+/// Makes a cell of somebody's own, and an account on it.
+fn make_own(
+    app: &App,
+    home: Home,
+    name: String,
+    protection: KeyProtection,
+    phrase_to: PhraseTo,
+) -> Outcome<Opened> {
     let own = cell::open_or_make_own(app)?;
     let invitation = app.runtime.block_on(cell::make_invitation(&own))?;
     app.ui.note(&format!(
@@ -195,10 +213,10 @@ fn newcomer(app: &App, home: Home, args: &UpArgs) -> Outcome<Opened> {
             home,
             invitation,
             embedded: Some(own),
-            name: OWN_ACCOUNT_NAME.to_owned(),
+            name,
             protection,
             phrase_to,
-            role: candor_wire::statement::Role::Full,
+            role: Role::Full,
         },
     )
 }

@@ -5,12 +5,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use candor_client::home::Home;
-use candor_wire::statement::Role;
 
 use super::open;
 use crate::App;
-use crate::account::{self, NewAccount, PhraseTo};
-use crate::cell;
+use crate::account::{self, PhraseTo};
 use crate::device::Opened;
 use crate::failure::{Failure, Outcome};
 use crate::pages::{Answers, Pages};
@@ -48,8 +46,8 @@ fn tries(app: &App, home: Home, coming: &Receiver<Answers>) -> Outcome<Opened> {
         let folder = home.take().map_or_else(|| account::lock_alone(app), Ok);
         let done = answers.done;
         let made = folder.and_then(|folder| {
-            let (name, protection) = (answers.name, answers.protection);
-            make(app, folder, name, protection, answers.phrase)
+            let phrase_to = PhraseTo::Person(answers.phrase);
+            super::make_own(app, folder, answers.name, answers.protection, phrase_to)
         });
         match made {
             Ok(opened) => {
@@ -62,29 +60,6 @@ fn tries(app: &App, home: Home, coming: &Receiver<Answers>) -> Outcome<Opened> {
             }
         }
     }
-}
-
-fn make(
-    app: &App,
-    home: Home,
-    name: String,
-    protection: candor_client::KeyProtection,
-    phrase: Arc<candor_client::RecoveryPhrase>,
-) -> Outcome<Opened> {
-    let own = cell::open_or_make_own(app)?;
-    let invitation = app.runtime.block_on(cell::make_invitation(&own))?;
-    account::make(
-        app,
-        NewAccount {
-            home,
-            invitation,
-            embedded: Some(own),
-            name,
-            protection,
-            phrase_to: PhraseTo::Person(phrase),
-            role: Role::Full,
-        },
-    )
 }
 
 fn next(app: &App, coming: &Receiver<Answers>) -> Outcome<Answers> {

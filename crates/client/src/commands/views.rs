@@ -492,6 +492,15 @@ pub struct ExportedView {
     pub duration_ms: u64,
 }
 
+/// Some lines of the ledger, the newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerPageView {
+    /// Connections that are open now come before those that ended.
+    pub lines: Vec<super::LedgerLineView>,
+    /// Where older ones that fit go on, if there are any.
+    pub older_before: Option<u64>,
+}
+
 /// What went over the connections of the last weeks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerSummaryView {

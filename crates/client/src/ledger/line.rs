@@ -201,12 +201,17 @@ pub struct OpenLine {
 }
 
 impl OpenLine {
-    pub(super) fn new(ledger: Arc<Ledger>, sequence: u64, record: Record) -> Self {
+    pub(super) fn new(
+        ledger: Arc<Ledger>,
+        sequence: u64,
+        record: Record,
+        counts: Arc<Counts>,
+    ) -> Self {
         Self {
             ledger,
             sequence,
             record,
-            counts: Arc::new(Counts::new()),
+            counts,
             is_finished: false,
         }
     }
@@ -233,7 +238,7 @@ impl OpenLine {
         let closed = self
             .record
             .closed(self.sequence, self.ledger.clock.now(), &self.counts);
-        self.ledger.append(closed).map(|_| ())
+        self.ledger.append(closed, None).map(|_| ())
     }
 }
 

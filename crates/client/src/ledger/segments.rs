@@ -16,6 +16,7 @@ use candor_vault::secret::scrub_stack;
 use candor_wire::DeviceId;
 use candor_wire::cbor::{self, Canonical as _};
 use candor_wire::sign::{Ed25519Public, SecretKey};
+use candor_wire::time::Millis;
 
 use super::record::{FIRST_HASH, LedgerHead, Record, SignedLedgerHead};
 use super::{LEDGER_VERSION, LedgerError, RECORD_MAX_BYTES, SEGMENT_MAX_BYTES, SEGMENTS_MAX};
@@ -28,8 +29,33 @@ const SUFFIX: &str = ".segment";
 const PLACE: &[u8] = b"candor/ledger/1";
 const LENGTH_BYTES: u64 = 4;
 
-/// How far a reading of the segments came.
+/// What this process knows of a segment that it read or writes: enough to check it by itself.
 #[derive(Debug, Clone, Copy)]
+struct Mark {
+    /// Number of its first record.
+    first: u64,
+    /// The hash of the record before that one.
+    before: [u8; 32],
+    /// The newest beginning of a connection in it, or of an alarm.
+    latest: Millis,
+}
+
+impl Mark {
+    const fn new(first: u64, before: [u8; 32]) -> Self {
+        Self {
+            first,
+            before,
+            latest: Millis(i64::MIN),
+        }
+    }
+
+    fn take(&mut self, record: &Record) {
+        self.latest = self.latest.max(record.opened_at);
+    }
+}
+
+/// How far a reading of the segments came.
+#[derive(Debug, Clone)]
 pub(super) struct Walk {
     /// Number of the last record; 0 if there is none.
     pub(super) sequence: u64,
@@ -41,6 +67,22 @@ pub(super) struct Walk {
     is_torn: bool,
     /// The hash of the record that the signed head names, if it was passed.
     hash_at_head: Option<[u8; 32]>,
+    /// The segments that were read.
+    marks: Vec<Mark>,
+}
+
+impl Walk {
+    /// One that begins behind this record.
+    const fn behind(sequence: u64, hash: [u8; 32]) -> Self {
+        Self {
+            sequence,
+            hash,
+            end_bytes: 0,
+            is_torn: false,
+            hash_at_head: None,
+            marks: Vec::new(),
+        }
+    }
 }
 
 /// The files of one ledger.
@@ -52,6 +94,8 @@ pub(super) struct Segments {
     public: Ed25519Public,
     sequence: u64,
     hash: [u8; 32],
+    /// All segments, ascending.
+    marks: Vec<Mark>,
     /// The segment that grows, and its length.
     newest: Option<(File, u64)>,
     segment_max_bytes: u64,
@@ -112,6 +156,7 @@ impl Segments {
             public: signing.ed25519().public(),
             sequence: 0,
             hash: FIRST_HASH,
+            marks: Vec::new(),
             newest: None,
             segment_max_bytes: SEGMENT_MAX_BYTES,
         })
@@ -167,16 +212,8 @@ impl Segments {
     fn walk_segments(&self, visit: &mut dyn FnMut(Record)) -> Result<Walk, LedgerError> {
         let checkpoint = self.signed(CHECKPOINT)?;
         let signed = self.signed_head()?.map_or(0, |head| head.sequence);
-        let (sequence, hash) =
-            checkpoint.map_or((0, FIRST_HASH), |head| (head.sequence, head.hash));
-        let mut walk = Walk {
-            sequence,
-            hash,
-            end_bytes: 0,
-            is_torn: false,
-            hash_at_head: None,
-        };
-        let begins = sequence;
+        let (begins, hash) = checkpoint.map_or((0, FIRST_HASH), |head| (head.sequence, head.hash));
+        let mut walk = Walk::behind(begins, hash);
         for first in self.list()?.into_iter().filter(|first| *first > begins) {
             if walk.is_torn || first != walk.sequence + 1 {
                 return Err(LedgerError::Altered {
@@ -184,6 +221,7 @@ impl Segments {
                 });
             }
             walk.end_bytes = 0;
+            walk.marks.push(Mark::new(first, walk.hash));
             let file = File::open(self.segment_path(first))?;
             let mut reader = BufReader::new(file);
             self.walk_segment(&mut reader, signed, &mut walk, visit)?;
@@ -228,6 +266,9 @@ impl Segments {
             if sequence == signed {
                 walk.hash_at_head = Some(walk.hash);
             }
+            if let Some(mark) = walk.marks.last_mut() {
+                mark.take(&record);
+            }
             visit(record);
         }
     }
@@ -254,6 +295,7 @@ impl Segments {
         }
         self.sequence = walk.sequence;
         self.hash = walk.hash;
+        self.marks = walk.marks;
         let begins = self.signed(CHECKPOINT)?.map_or(0, |head| head.sequence);
         let (gone, kept): (Vec<u64>, Vec<u64>) =
             self.list()?.into_iter().partition(|first| *first <= begins);
@@ -280,7 +322,8 @@ impl Segments {
         sign: &dyn Fn(u64, [u8; 32]) -> SignedLedgerHead,
     ) -> Result<u64, LedgerError> {
         let sequence = self.sequence + 1;
-        let bytes = cbor::encode(&Record { sequence, ..record });
+        let record = Record { sequence, ..record };
+        let bytes = cbor::encode(&record);
         let sealed = seal_small::seal(
             self.key.as_bytes(),
             &place(sequence),
@@ -299,6 +342,9 @@ impl Segments {
         self.write(sequence, &framed)?;
         self.hash = Record::link(&self.hash, &bytes);
         self.sequence = sequence;
+        if let Some(mark) = self.marks.last_mut() {
+            mark.take(&record);
+        }
         self.write_head(sign)?;
         self.retain(sign)?;
         Ok(sequence)
@@ -340,6 +386,7 @@ impl Segments {
                     .mode(durable::FILE_MODE)
                     .open(&path)?;
                 durable::sync_folder_of(&path)?;
+                self.marks.push(Mark::new(sequence, self.hash));
                 (file, 0)
             }
         };
@@ -355,38 +402,73 @@ impl Segments {
     }
 
     /// Takes the oldest segments away while there are too many, checkpoint first.
-    fn retain(&self, sign: &dyn Fn(u64, [u8; 32]) -> SignedLedgerHead) -> Result<(), LedgerError> {
-        loop {
-            let firsts = self.list()?;
-            let [oldest, second, ..] = firsts.as_slice() else {
-                return Ok(());
-            };
-            if firsts.len() <= SEGMENTS_MAX {
-                return Ok(());
-            }
-            let checkpoint = self.signed(CHECKPOINT)?;
-            let (sequence, hash) =
-                checkpoint.map_or((0, FIRST_HASH), |head| (head.sequence, head.hash));
-            let mut walk = Walk {
-                sequence,
-                hash,
-                end_bytes: 0,
-                is_torn: false,
-                hash_at_head: None,
-            };
-            let mut reader = BufReader::new(File::open(self.segment_path(*oldest))?);
-            let read = self.walk_segment(&mut reader, u64::MAX, &mut walk, &mut |_| {});
-            scrub_stack();
-            read?;
-            if walk.sequence + 1 != *second {
+    fn retain(
+        &mut self,
+        sign: &dyn Fn(u64, [u8; 32]) -> SignedLedgerHead,
+    ) -> Result<(), LedgerError> {
+        while self.marks.len() > SEGMENTS_MAX {
+            // What is not whole must be noticed, and not taken away.
+            self.read(0, &mut |_| {})?;
+            let (oldest, kept) = (self.marks[0], self.marks[1]);
+            let signed = sign(kept.first - 1, kept.before);
+            durable::replace(&self.folder.join(CHECKPOINT), &cbor::encode(&signed))?;
+            let path = self.segment_path(oldest.first);
+            fs::remove_file(&path)?;
+            durable::sync_folder_of(&path)?;
+            self.marks.remove(0);
+        }
+        Ok(())
+    }
+
+    /// The oldest segment, from the one with this record on, that may hold a connection which was opened at `since` or
+    /// later: its place.
+    pub(super) fn next_with(&self, from: u64, since: Option<Millis>) -> Option<usize> {
+        self.marks
+            .iter()
+            .position(|mark| mark.first >= from && since.is_none_or(|since| mark.latest >= since))
+    }
+
+    /// The same backwards: the newest one that has a record before `before`.
+    pub(super) fn last_with(&self, before: u64, since: Option<Millis>) -> Option<usize> {
+        self.marks
+            .iter()
+            .rposition(|mark| mark.first < before && since.is_none_or(|since| mark.latest >= since))
+    }
+
+    /// Number of the first record of the segment at this place.
+    pub(super) fn first_of(&self, place: usize) -> u64 {
+        self.marks[place].first
+    }
+
+    /// The records of the segment at this place, checked: they are what this process read or wrote. Returns the number
+    /// of the last one.
+    pub(super) fn read(
+        &self,
+        place: usize,
+        visit: &mut dyn FnMut(Record),
+    ) -> Result<u64, LedgerError> {
+        let mark = self.marks[place];
+        let next = self.marks.get(place + 1);
+        let (last, hash) = next.map_or((self.sequence, self.hash), |next| {
+            (next.first - 1, next.before)
+        });
+        let mut walk = Walk::behind(mark.first - 1, mark.before);
+        let file = match File::open(self.segment_path(mark.first)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(LedgerError::Altered {
-                    sequence: walk.sequence + 1,
+                    sequence: mark.first,
                 });
             }
-            let signed = sign(walk.sequence, walk.hash);
-            durable::replace(&self.folder.join(CHECKPOINT), &cbor::encode(&signed))?;
-            fs::remove_file(self.segment_path(*oldest))?;
-            durable::sync_folder_of(&self.segment_path(*oldest))?;
+            opened => opened?,
+        };
+        let read = self.walk_segment(&mut BufReader::new(file), last, &mut walk, visit);
+        scrub_stack();
+        read?;
+        if (walk.sequence, walk.hash) == (last, hash) {
+            Ok(last)
+        } else {
+            let sequence = (walk.sequence + 1).min(last);
+            Err(LedgerError::Altered { sequence })
         }
     }
 
@@ -401,6 +483,7 @@ impl Segments {
             public: Ed25519Public::from_bytes([0; 32]),
             sequence: 0,
             hash: FIRST_HASH,
+            marks: Vec::new(),
             newest: None,
             segment_max_bytes: SEGMENT_MAX_BYTES,
         }
@@ -432,13 +515,7 @@ impl Segments {
         signed: u64,
         visit: &mut dyn FnMut(Record),
     ) -> Result<u64, LedgerError> {
-        let mut walk = Walk {
-            sequence: 0,
-            hash: FIRST_HASH,
-            end_bytes: 0,
-            is_torn: false,
-            hash_at_head: None,
-        };
+        let mut walk = Walk::behind(0, FIRST_HASH);
         self.walk_segment(&mut segment, signed, &mut walk, visit)?;
         Ok(walk.sequence)
     }

@@ -24,6 +24,15 @@ fn open_with(folder: &Path, entropy: u8) -> Result<Arc<Ledger>, LedgerError> {
 }
 
 fn open_under(folder: &Path, key: &LedgerKey, entropy: u8) -> Result<Arc<Ledger>, LedgerError> {
+    open_at(folder, key, entropy, Arc::new(HandClock::new(1_000)))
+}
+
+fn open_at(
+    folder: &Path,
+    key: &LedgerKey,
+    entropy: u8,
+    clock: Arc<HandClock>,
+) -> Result<Arc<Ledger>, LedgerError> {
     let seeds = SigningSeeds {
         ed25519: [3; 32],
         ml_dsa: [4; 32],
@@ -34,7 +43,7 @@ fn open_under(folder: &Path, key: &LedgerKey, entropy: u8) -> Result<Arc<Ledger>
             key,
             signing: Arc::new(SecretKey::from_seeds(&seeds)),
             device: DEVICE,
-            clock: Arc::new(HandClock::new(1_000)),
+            clock,
             entropy: Arc::new(Repeatable::new(entropy)),
         },
     )
@@ -242,14 +251,15 @@ fn retention_is_bounded_and_what_is_left_verifies() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = open(folder.path()).unwrap();
     ledger.inner().set_segment_max_bytes(300);
-    for n in 0..200 {
+    for n in 0..600 {
         ledger.alarm(&format!("alarm {n}")).unwrap();
     }
     let count = fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(count, SEGMENTS_MAX + 2);
     let kept = ledger.verify().unwrap();
-    assert!(kept.lines < 100, "{kept:?}");
-    assert_eq!(lines(&ledger).last().unwrap().sequence, 200);
+    assert!(kept.lines < 400, "{kept:?}");
+    assert_eq!(lines(&ledger).last().unwrap().sequence, 600);
+    assert_eq!(lines(&ledger).len() as u64, kept.lines);
     let reopened = open_with(folder.path(), 8).unwrap();
     assert_eq!(reopened.verify().unwrap(), kept);
     fs::remove_file(folder.path().join("checkpoint")).unwrap();
@@ -257,6 +267,139 @@ fn retention_is_bounded_and_what_is_left_verifies() {
         open(folder.path()),
         Err(LedgerError::Altered { sequence: 1 })
     ));
+}
+
+/// A ledger of many small segments: alarms, connections to two places, and two connections that are open.
+fn with_a_history(folder: &Path) -> (Arc<Ledger>, Vec<OpenLine>) {
+    let clock = Arc::new(HandClock::new(1_000));
+    let ledger = open_at(folder, &key(), 5, Arc::clone(&clock)).unwrap();
+    ledger.inner().set_segment_max_bytes(1_000);
+    let mut open = Vec::new();
+    for n in 0..40 {
+        clock.set(1_000 + i64::try_from(n).unwrap() * 10);
+        let name = ["cell.example:7443", "other.example:443"][n % 2];
+        let opening = Opening {
+            name: name.to_owned(),
+            service: ["backup", "verify", "list"][n % 3],
+            remote: None,
+            ..opening()
+        };
+        let line = ledger.begin(&opening).unwrap();
+        if n == 5 || n == 30 {
+            open.push(line);
+        } else {
+            line.finish().unwrap();
+        }
+        if n % 10 == 0 {
+            ledger.alarm(&format!("alarm {n}")).unwrap();
+        }
+    }
+    (ledger, open)
+}
+
+/// What [`Ledger::newest`] has to tell, the simple way.
+fn looked_for(ledger: &Ledger, asked: &LedgerSelection) -> Vec<LedgerLineView> {
+    let all = lines(ledger).into_iter().rev();
+    let fits = |line: &LedgerLineView| {
+        let to = line.remote.as_ref().unwrap_or(&line.name);
+        asked.since_ms.is_none_or(|since| line.opened_ms >= since)
+            && asked
+                .service
+                .as_ref()
+                .is_none_or(|one| *one == line.service)
+            && asked
+                .destination
+                .as_ref()
+                .is_none_or(|part| to.contains(part.as_str()))
+    };
+    all.filter(fits).collect()
+}
+
+#[test]
+fn the_newest_lines_come_page_by_page_each_once_and_none_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, open) = with_a_history(folder.path());
+    let word = |text: &str| Some(text.to_owned());
+    let middle = lines(&ledger)[20].opened_ms;
+    let selections = [
+        (None, None, None),
+        (None, word("verify"), None),
+        (None, None, word("other.ex")),
+        (None, word("backup"), word("cell.example")),
+        (Some(middle), None, None),
+        (Some(middle), word("list"), None),
+        (None, word("no such service"), None),
+        (Some(i64::MAX), None, None),
+    ];
+    for (since_ms, service, destination) in selections {
+        let asked = LedgerSelection {
+            since_ms,
+            service,
+            destination,
+        };
+        let expected = looked_for(&ledger, &asked);
+        for most in [1, 2, 7, NEWEST_MAX] {
+            let (mut told, mut before) = (Vec::new(), None);
+            loop {
+                let page = ledger.newest(&asked, before, most).unwrap();
+                // Connections that are open do not make the first page longer than it takes to show them.
+                assert!(page.lines.len() <= most.max(open.len()), "{asked:?}");
+                told.extend(page.lines);
+                before = page.older_before;
+                if before.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(told, expected, "{asked:?}, {most} at once");
+        }
+    }
+    assert_eq!(lines(&ledger).len(), 44);
+    drop(open);
+    assert!(lines(&ledger).iter().all(|line| line.state != "open"));
+}
+
+#[test]
+fn whoever_is_told_slowly_stops_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, open) = with_a_history(folder.path());
+    let mut told = 0;
+    // A connection is opened and closed while a line is told; one that began before the reading is told all the same.
+    let mut tell = |_| {
+        told += 1;
+        if told == 1 {
+            ledger.begin(&opening()).unwrap().finish().unwrap();
+        }
+    };
+    ledger.lines(None, &mut tell).unwrap();
+    assert_eq!(told, 45);
+    drop(open);
+}
+
+#[test]
+fn a_segment_that_is_altered_later_is_noticed_by_whoever_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, _open) = with_a_history(folder.path());
+    let asked = LedgerSelection::default();
+    let oldest = segment(folder.path());
+    let good = fs::read(&oldest).unwrap();
+    let all = || ledger.newest(&asked, None, NEWEST_MAX);
+    let whole = all().unwrap();
+    let mut bad = good.clone();
+    bad[100] ^= 1;
+    for content in [Some(bad), Some(good[..good.len() - 3].to_vec()), None] {
+        match content {
+            Some(content) => fs::write(&oldest, content).unwrap(),
+            None => fs::remove_file(&oldest).unwrap(),
+        }
+        assert!(matches!(all(), Err(LedgerError::Altered { .. })));
+        let told = ledger.lines(None, &mut |_| {});
+        assert!(matches!(told, Err(LedgerError::Altered { .. })));
+        assert!(ledger.verify().is_err());
+        // The newest ones need none of it.
+        ledger.newest(&asked, None, 3).unwrap();
+    }
+    fs::write(&oldest, &good).unwrap();
+    assert_eq!(all().unwrap(), whole);
 }
 
 #[test]

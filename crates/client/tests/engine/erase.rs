@@ -172,6 +172,52 @@ fn what_is_kept_in_time_stays() {
 }
 
 #[test]
+fn one_erasure_is_taken_back_and_everything_else_stays_as_it_was() {
+    let mut world = World::new();
+    let (person, phrase) = world.create("home");
+    let (docs, photos) = (world.tree("docs"), world.tree("photos"));
+    person.add(&docs);
+    person.add(&photos);
+    person.consent();
+    person.run().unwrap();
+    let erased = |set| off(&person, Some(set), Stored::Erased)[0].id.clone();
+    let (of_docs, of_photos) = (erased("docs"), erased("photos"));
+    // The sets get new vaults: what was stored before belongs to none any more, here as on a device that joins.
+    person.consent();
+    person.run().unwrap();
+    let other = world.recover("other", &phrase).unwrap();
+    for id in ["", "0", "no such id"] {
+        let erasure = id.to_owned();
+        let failure = other.ask(Command::ErasureKeep { erasure }).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Usage, "{id}");
+    }
+    let keep = Command::ErasureKeep {
+        erasure: of_docs[..12].to_owned(),
+    };
+    for _ in 0..2 {
+        let View::Erasures(all) = other.ask(keep.clone()).unwrap() else {
+            panic!("another view")
+        };
+        let state = |id: &str| {
+            let one = all.iter().find(|one| one.id == id).unwrap();
+            (one.state.as_str(), one.set.as_deref())
+        };
+        assert_eq!(state(&of_docs), ("cancelled", None));
+        assert_eq!(state(&of_photos), ("asked", None));
+    }
+    // Nothing was switched off: the new vaults go on, and what was kept outlives the window.
+    person.run().unwrap();
+    days_later(&mut world, 31);
+    receipt(&person, &of_photos);
+    let command = Command::ConsentReceipt { id: of_docs };
+    assert_eq!(person.ask(command).unwrap_err().kind, FailureKind::Usage);
+    person.run().unwrap();
+    for (source, set) in [(&docs, "docs:latest"), (&photos, "photos:latest")] {
+        restores(&world, &person, source, set);
+    }
+}
+
+#[test]
 fn switching_off_and_erasing_sends_no_file_and_needs_the_cell() {
     let mut world = World::new();
     let (person, _) = world.create("home");

@@ -35,8 +35,7 @@ mod state;
 pub use decide::{Decision, Side, decide};
 pub use disk::{DiskFolder, OWN_FOLDER};
 #[cfg(any(test, fuzzing))]
-pub(crate) use names::conflict_name;
-pub use names::{CONFLICT_MARK, is_conflict_name};
+pub(crate) use names::{conflict_name, is_conflict_name};
 pub use record::Stamp;
 pub use round::{Round, RoundOutcome, SyncJob, SyncStats, first_tree, run};
 pub use state::{State, StateError};

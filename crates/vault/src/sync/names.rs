@@ -5,7 +5,7 @@ use candor_wire::Millis;
 use crate::name::NAME_MAX_BYTES;
 
 /// What every conflict copy has in its name.
-pub const CONFLICT_MARK: &str = " (conflict ";
+pub(super) const CONFLICT_MARK: &str = " (conflict ";
 
 /// Longest part of a name that counts as its ending and stays behind the mark, in bytes.
 const ENDING_MAX_BYTES: usize = 16;
@@ -58,7 +58,7 @@ fn cut(name: &[u8], room: usize) -> &[u8] {
 }
 
 /// Whether a name is one that a conflict copy has.
-pub fn is_conflict_name(name: &[u8]) -> bool {
+pub(crate) fn is_conflict_name(name: &[u8]) -> bool {
     let mark = CONFLICT_MARK.as_bytes();
     let Some(at) = name.windows(mark.len()).rposition(|window| window == mark) else {
         return false;

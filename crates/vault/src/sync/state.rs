@@ -10,11 +10,20 @@ use std::path::Path;
 use candor_wire::ObjectId;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
+use super::names::is_conflict_name;
 use super::record::{Row, Stamp};
 use crate::node::References;
 
-/// Version of the file's tables.
-const STATE_VERSION: i64 = 1;
+/// What the index of copies holds, in the words that a question for them has to use, too; the mark is
+/// [`super::names::CONFLICT_MARK`].
+macro_rules! copies {
+    () => {
+        "held = 1 AND instr(name, CAST(' (conflict ' AS BLOB)) > 0"
+    };
+}
+
+/// Version of the file's tables. A file of version 1 lacks the sums and the index of copies, which are added.
+const STATE_VERSION: i64 = 2;
 
 /// How many heads are remembered to find the newest one that a cell still has after it was put back: days of constant
 /// change.
@@ -22,6 +31,39 @@ const HEADS_MAX: i64 = 20_000;
 
 /// The folder's own number.
 pub(crate) const TOP: i64 = 1;
+
+const TABLES: &str =
+    "DROP TABLE IF EXISTS entry; DROP TABLE IF EXISTS pending; DROP TABLE IF EXISTS top;
+     DROP TABLE IF EXISTS head; DROP TABLE IF EXISTS sum;
+     CREATE TABLE entry (folder INTEGER NOT NULL, name BLOB NOT NULL, child INTEGER,
+         complete INTEGER NOT NULL, held INTEGER NOT NULL, stamp BLOB NOT NULL, inode INTEGER,
+         entry BLOB NOT NULL, PRIMARY KEY (folder, name)) WITHOUT ROWID;
+     CREATE INDEX by_inode ON entry (inode) WHERE inode IS NOT NULL;
+     CREATE INDEX by_child ON entry (child) WHERE child IS NOT NULL;
+     CREATE TABLE pending (folder INTEGER NOT NULL, name BLOB NOT NULL, child INTEGER,
+         stamp BLOB, inode INTEGER, entry BLOB, PRIMARY KEY (folder, name)) WITHOUT ROWID;
+     CREATE TABLE top (complete INTEGER NOT NULL, parts BLOB NOT NULL, counter INTEGER NOT NULL,
+         put_back INTEGER NOT NULL);
+     INSERT INTO top VALUES (0, x'', 0, 0);
+     CREATE TABLE head (manifest BLOB PRIMARY KEY, counter INTEGER NOT NULL) WITHOUT ROWID;";
+
+/// What is asked for each second, kept with every change, so that a folder with a million names is not read for it:
+/// how many files and folders are held, and which of them may be copies that were kept.
+const SUMS: &str = concat!(
+    "CREATE TABLE sum (files INTEGER NOT NULL, folders INTEGER NOT NULL);
+     INSERT INTO sum SELECT count(*) FILTER (WHERE child IS NULL), count(child) FROM entry WHERE held = 1;
+     CREATE TRIGGER sum_insert AFTER INSERT ON entry WHEN new.held = 1 BEGIN
+         UPDATE sum SET files = files + (new.child IS NULL), folders = folders + (new.child IS NOT NULL); END;
+     CREATE TRIGGER sum_delete AFTER DELETE ON entry WHEN old.held = 1 BEGIN
+         UPDATE sum SET files = files - (old.child IS NULL), folders = folders - (old.child IS NOT NULL); END;
+     CREATE TRIGGER sum_update AFTER UPDATE OF child, held ON entry
+         WHEN old.held <> new.held OR (old.child IS NULL) <> (new.child IS NULL) BEGIN
+         UPDATE sum SET files = files - (old.held AND old.child IS NULL) + (new.held AND new.child IS NULL),
+             folders = folders - (old.held AND old.child IS NOT NULL) + (new.held AND new.child IS NOT NULL); END;
+     CREATE INDEX copies ON entry (folder, name) WHERE ",
+    copies!(),
+    ";"
+);
 
 /// Why the record of a folder failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,31 +109,17 @@ impl State {
              PRAGMA temp_store = MEMORY;",
         )?;
         connection.set_prepared_statement_cache_capacity(32);
-        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version != STATE_VERSION {
+        if version_of(&connection)? != STATE_VERSION {
             connection.execute_batch("BEGIN IMMEDIATE")?;
             // Another one may have made it since.
-            let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-            if version == STATE_VERSION {
-                connection.execute_batch("COMMIT")?;
-                return Self::opened(connection);
+            let version = version_of(&connection)?;
+            if !(1..=STATE_VERSION).contains(&version) {
+                connection.execute_batch(TABLES)?;
             }
-            connection.execute_batch(
-                "DROP TABLE IF EXISTS entry; DROP TABLE IF EXISTS pending; DROP TABLE IF EXISTS top;
-                 DROP TABLE IF EXISTS head;
-                 CREATE TABLE entry (folder INTEGER NOT NULL, name BLOB NOT NULL, child INTEGER,
-                     complete INTEGER NOT NULL, held INTEGER NOT NULL, stamp BLOB NOT NULL, inode INTEGER,
-                     entry BLOB NOT NULL, PRIMARY KEY (folder, name)) WITHOUT ROWID;
-                 CREATE INDEX by_inode ON entry (inode) WHERE inode IS NOT NULL;
-                 CREATE INDEX by_child ON entry (child) WHERE child IS NOT NULL;
-                 CREATE TABLE pending (folder INTEGER NOT NULL, name BLOB NOT NULL, child INTEGER,
-                     stamp BLOB, inode INTEGER, entry BLOB, PRIMARY KEY (folder, name)) WITHOUT ROWID;
-                 CREATE TABLE top (complete INTEGER NOT NULL, parts BLOB NOT NULL, counter INTEGER NOT NULL,
-                     put_back INTEGER NOT NULL);
-                 INSERT INTO top VALUES (0, x'', 0, 0);
-                 CREATE TABLE head (manifest BLOB PRIMARY KEY, counter INTEGER NOT NULL) WITHOUT ROWID;",
-            )?;
-            connection.pragma_update(None, "user_version", STATE_VERSION)?;
+            if version != STATE_VERSION {
+                connection.execute_batch(SUMS)?;
+                connection.pragma_update(None, "user_version", STATE_VERSION)?;
+            }
             connection.execute_batch("COMMIT")?;
         }
         Self::opened(connection)
@@ -99,8 +127,9 @@ impl State {
 
     fn opened(connection: Connection) -> Result<Self, StateError> {
         let next: i64 = connection.query_row(
+            // Each from the end of an index: a folder with a million names is opened as fast as an empty one.
             "SELECT max(1, (SELECT coalesce(max(folder), 1) FROM entry),
-                 (SELECT coalesce(max(child), 1) FROM entry)) + 1",
+                 (SELECT coalesce(max(child), 1) FROM entry WHERE child IS NOT NULL)) + 1",
             [],
             |row| row.get(0),
         )?;
@@ -186,7 +215,11 @@ impl State {
         }
         let inode = row.child.map(|_| row.stamp.inode.cast_signed());
         self.connection
-            .prepare_cached("INSERT OR REPLACE INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+            .prepare_cached(
+                "INSERT INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                 ON CONFLICT DO UPDATE SET child = excluded.child, complete = excluded.complete,
+                     held = excluded.held, stamp = excluded.stamp, inode = excluded.inode, entry = excluded.entry",
+            )?
             .execute(params![
                 folder,
                 row.name,
@@ -407,8 +440,10 @@ impl State {
         self.connection.execute_batch(
             "DELETE FROM entry WHERE EXISTS (SELECT 1 FROM pending WHERE pending.folder = entry.folder
                  AND pending.name = entry.name AND pending.entry IS NULL);
-             INSERT OR REPLACE INTO entry SELECT folder, name, child, 0, 1, stamp, inode, entry FROM pending
-                 WHERE entry IS NOT NULL;
+             INSERT INTO entry SELECT folder, name, child, 0, 1, stamp, inode, entry FROM pending
+                 WHERE entry IS NOT NULL
+                 ON CONFLICT DO UPDATE SET child = excluded.child, complete = excluded.complete,
+                     held = excluded.held, stamp = excluded.stamp, inode = excluded.inode, entry = excluded.entry;
              DELETE FROM pending;",
         )?;
         Ok(())
@@ -416,25 +451,28 @@ impl State {
 
     /// How many files and folders the base holds.
     pub fn counts(&self) -> Result<(u64, u64), StateError> {
-        let (files, folders): (i64, i64) = self.connection.query_row(
-            "SELECT count(*) FILTER (WHERE child IS NULL), count(*) FILTER (WHERE child IS NOT NULL)
-             FROM entry WHERE held = 1",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
+        let (files, folders): (i64, i64) =
+            self.connection
+                .query_row("SELECT files, folders FROM sum", [], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?;
         Ok((files.unsigned_abs(), folders.unsigned_abs()))
     }
 
-    /// Paths of all names that have these bytes in them, ascending.
-    pub fn paths_with(&self, part: &str) -> Result<Vec<Vec<u8>>, StateError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT folder, name FROM entry WHERE held = 1 AND instr(name, CAST(?1 AS BLOB)) > 0",
-        )?;
+    /// Paths of the copies that were kept because two devices changed the same file, ascending.
+    pub fn conflicts(&self) -> Result<Vec<Vec<u8>>, StateError> {
+        let mut statement = self.connection.prepare_cached(concat!(
+            "SELECT folder, name FROM entry INDEXED BY copies WHERE ",
+            copies!()
+        ))?;
         let found: Vec<(i64, Vec<u8>)> = statement
-            .query_map([part], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
         let mut paths = Vec::with_capacity(found.len());
         for (folder, name) in found {
+            if !is_conflict_name(&name) {
+                continue;
+            }
             let mut parts = vec![name];
             let mut at = folder;
             while at != TOP {
@@ -453,6 +491,10 @@ impl State {
         paths.sort();
         Ok(paths)
     }
+}
+
+fn version_of(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
 /// References as they are kept, to compare them.
@@ -482,4 +524,103 @@ fn is_damage(error: &rusqlite::Error) -> bool {
         error.sqlite_error_code(),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
     ) || matches!(error, rusqlite::Error::InvalidQuery)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::sync::names::CONFLICT_MARK;
+
+    fn row(name: &str, child: Option<i64>, held: bool) -> Row {
+        Row {
+            name: name.as_bytes().to_vec(),
+            child,
+            complete: false,
+            held,
+            stamp: Stamp::nothing(),
+            entry: Vec::new(),
+        }
+    }
+
+    /// The sums as the rows themselves have them.
+    fn counted(state: &State) -> (u64, u64) {
+        let count = |what: &str| -> i64 {
+            let question = format!("SELECT count(*) FROM entry WHERE held = 1 AND child IS {what}");
+            let one = state.connection.query_row(&question, [], |row| row.get(0));
+            one.unwrap()
+        };
+        (
+            count("NULL").unsigned_abs(),
+            count("NOT NULL").unsigned_abs(),
+        )
+    }
+
+    #[test]
+    fn the_sums_follow_every_change() {
+        let mut state = State::in_memory().unwrap();
+        let mut next = 7_u64;
+        let mut draw = |below: u64| {
+            next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (next >> 33) % below
+        };
+        let names = ["a", "b", "c", "d"];
+        for step in 0..2_000 {
+            let folder = draw(4).cast_signed() + TOP;
+            let name = names[usize::try_from(draw(4)).unwrap()];
+            let child = (draw(2) == 0).then(|| folder * 10 + draw(4).cast_signed());
+            let stamp = Stamp::nothing();
+            match draw(7) {
+                0 => state.remove(folder, name.as_bytes()).unwrap(),
+                1 => {
+                    let to = (draw(4).cast_signed() + TOP, b"moved".as_slice());
+                    state.rename((folder, name.as_bytes()), to).unwrap();
+                }
+                2 => {
+                    let new = (draw(3) > 0).then_some((child, &stamp, b"e".as_slice()));
+                    state.put_pending(folder, name.as_bytes(), new).unwrap();
+                }
+                3 => state.take_pending().unwrap(),
+                4 if step % 100 == 0 => state.clear().unwrap(),
+                _ => state.put(folder, &row(name, child, draw(3) > 0)).unwrap(),
+            }
+            assert_eq!(state.counts().unwrap(), counted(&state), "step {step}");
+        }
+        assert_ne!(state.counts().unwrap(), (0, 0));
+    }
+
+    #[test]
+    fn copies_are_found_wherever_they_lie_and_nothing_else_is() {
+        let mut state = State::in_memory().unwrap();
+        let copy = format!("list{CONFLICT_MARK}phone 2026-11-01 120000).txt");
+        state.put(TOP, &row("notes", Some(2), true)).unwrap();
+        for (folder, name, held) in [
+            (TOP, copy.as_str(), true),
+            (2, copy.as_str(), true),
+            (2, "list (conflict of interest).txt", true),
+            (2, "other (conflict x 2026-11-01 120000).txt", false),
+        ] {
+            state.put(folder, &row(name, None, held)).unwrap();
+        }
+        let expected = [copy.clone(), format!("notes/{copy}")].map(String::into_bytes);
+        assert_eq!(state.conflicts().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_record_without_sums_gets_them_and_keeps_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch(TABLES).unwrap();
+        let put = "INSERT INTO entry VALUES (1, ?1, ?2, 0, 1, x'', NULL, x'')";
+        connection.execute(put, params![b"a", None::<i64>]).unwrap();
+        connection.execute(put, params![b"b", 2]).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        drop(connection);
+        let state = State::open(&path).unwrap();
+        assert_eq!(state.counts().unwrap(), (1, 1));
+        assert_eq!(version_of(&state.connection).unwrap(), STATE_VERSION);
+        drop(state);
+        assert_eq!(State::open(&path).unwrap().counts().unwrap(), (1, 1));
+    }
 }

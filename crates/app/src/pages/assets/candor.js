@@ -36,8 +36,14 @@
     stream.onerror = () => {
       stale.hidden = false;
       // A browser tries again by itself only while it holds the connection to be good.
-      if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
+      if (stream.readyState === EventSource.CLOSED) setTimeout(again, 2000);
     };
+  };
+  // One that was let out sees that, instead of waiting for ever.
+  const again = async () => {
+    const answer = await fetch("/parts/jobs").catch(() => null);
+    if (answer?.status === 403) location.reload();
+    else listen();
   };
   // A browser opens only a few connections to one place: pages that nobody sees give theirs back.
   const quiet = () => stream && stream.close();

@@ -238,10 +238,7 @@ fn both_sides_of_a_conflict_stay() {
     assert_eq!(fs::read(a.folder.join("report.txt")).unwrap(), b"from a");
     assert_eq!(fs::read(a.folder.join(copy)).unwrap(), b"from b, later");
     assert_eq!(look(&a.folder), look(&b.folder));
-    assert_eq!(
-        b.state.paths_with(super::super::CONFLICT_MARK).unwrap(),
-        [copy.as_bytes()]
-    );
+    assert_eq!(b.state.conflicts().unwrap(), [copy.as_bytes()]);
 }
 
 #[test]
