@@ -35,6 +35,7 @@ pub(crate) struct Today<'a> {
     within_bytes: u64,
     interrupted: u64,
     open: u64,
+    alarms: u64,
     /// The most bytes first.
     went: Vec<Went<'a>>,
 }
@@ -52,6 +53,7 @@ impl<'a> Today<'a> {
             within_bytes: 0,
             interrupted: 0,
             open: summary.open,
+            alarms: summary.alarms,
             went: Vec::new(),
         };
         for hour in summary.hours.iter().filter(|hour| hour.hour_ms >= midnight) {
@@ -110,6 +112,12 @@ impl<'a> Today<'a> {
             words.push_str(&format!(" {within} went to the cell in this very program."));
         }
         words
+    }
+
+    /// How often something was detected that must not be, if that happened lately.
+    pub(crate) fn alarms(&self) -> Option<String> {
+        let alarms = text::counted(self.alarms, "alarm", "alarms");
+        (self.alarms > 0).then(|| format!("{alarms} in the last month."))
     }
 
     /// Where the most went.
@@ -218,8 +226,12 @@ mod tests {
         insta::assert_snapshot!(told(&nothing), @"Nothing left this device today. 2.0 KiB went to the cell in this very program.");
         let mut cut = hour(0, "tcp", 1024);
         cut.interrupted = 2;
-        let some = summary(vec![hour(0, "tcp", 1024), cut], 1);
+        let mut some = summary(vec![hour(0, "tcp", 1024), cut], 1);
         insta::assert_snapshot!(told(&some), @"At least 2.0 KiB left this device today. 2 connections were cut off, and what went over it is not known. 1 connection is open, and counted so far.");
+        assert_eq!(Today::of(&some, NOW).alarms(), None);
+        some.alarms = 2;
+        let alarms = Today::of(&some, NOW).alarms();
+        assert_eq!(alarms.as_deref(), Some("2 alarms in the last month."));
     }
 
     #[test]

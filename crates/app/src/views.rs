@@ -570,6 +570,11 @@ fn left(today: &Today<'_>) -> Vec<String> {
             ]
         })
         .collect();
+    lines.extend(
+        today
+            .alarms()
+            .map(|alarms| format!("! {alarms} `candor ledger` has them.")),
+    );
     if !rows.is_empty() {
         lines.extend(table(&["OUT", "WHAT FOR", "WHERE TO"], &rows));
     }

@@ -273,7 +273,7 @@ pub enum Command {
         selection: LedgerSelection,
         /// From [`LedgerPageView::older_before`] backwards; `None`: from the newest.
         before: Option<u64>,
-        /// At most so many; 1,000 are the most.
+        /// At most so many, 1,000 in any case, but for those that are open: all of these are told first.
         most: usize,
     },
     /// What went over the connections of the last weeks, by the hour. Sends nothing, and reads no disk.

@@ -183,19 +183,20 @@ impl Ledger {
     /// Appends a record, durably, and signs the new head. Returns its number. `counts` are those of a connection that
     /// this record opens.
     fn append(&self, record: Record, counts: Option<&Arc<Counts>>) -> Result<u64, LedgerError> {
-        let appended = record.clone();
         let mut inner = self.inner();
-        let sequence = inner.append(record, &|sequence, hash| self.sign(sequence, hash))?;
-        // In one moment, so that a connection is in one of both places: it is never counted twice, nor missing.
-        let (mut summary, mut open) = (self.summary(), self.open_now());
-        open.remove(&appended.opening);
-        summary.add(&appended);
-        let appended = Record {
-            sequence,
-            ..appended
-        };
-        open.extend(counts.map(|counts| (sequence, (appended, Arc::clone(counts)))));
-        Ok(sequence)
+        let before = inner.newest().0;
+        let result = inner.append(record.clone(), &|sequence, hash| self.sign(sequence, hash));
+        let sequence = inner.newest().0;
+        if sequence > before {
+            // It is on the disk, also if what comes after that failed. In one moment, so that a connection is in one of
+            // both places: it is never counted twice, nor missing.
+            let (mut summary, mut open) = (self.summary(), self.open_now());
+            open.remove(&record.opening);
+            summary.add(&record);
+            let opened = Record { sequence, ..record };
+            open.extend(counts.map(|counts| (sequence, (opened, Arc::clone(counts)))));
+        }
+        result
     }
 
     fn open_now(&self) -> MutexGuard<'_, BTreeMap<u64, (Record, Arc<Counts>)>> {
@@ -281,7 +282,14 @@ impl Ledger {
                     check_head(&inner)?;
                     break;
                 };
-                next = inner.read(place, &mut |record| records.push(record))? + 1;
+                // Records may have been added to a segment since a part of it was told.
+                let from = next;
+                let mut new = |record: Record| {
+                    if record.sequence >= from {
+                        records.push(record);
+                    }
+                };
+                next = inner.read(place, &mut new)? + 1;
             }
             for record in records {
                 match record.event {
@@ -304,8 +312,8 @@ impl Ledger {
     }
 
     /// The newest lines that are asked for, the newest first: those that are open now, then those that ended, from the
-    /// record `before` backwards. At most `most`, and at most [`NEWEST_MAX`]. Reads no more segments than it takes to
-    /// find them.
+    /// record `before` backwards. At most `most` (and [`NEWEST_MAX`]), and always all that are open. Reads no more segments
+    /// than it takes to find them.
     pub fn newest(
         &self,
         asked: &LedgerSelection,

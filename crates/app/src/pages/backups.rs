@@ -233,7 +233,7 @@ pub(super) async fn snapshots(asked: &Asked) -> Answer {
     )))
 }
 
-fn snapshot(one: &SnapshotView, now: i64) -> Markup {
+pub(super) fn snapshot(one: &SnapshotView, now: i64) -> Markup {
     let inside = parts::address("/backups/browse", &[("snapshot", &one.snapshot)]);
     html! {
         li {

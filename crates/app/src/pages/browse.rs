@@ -83,7 +83,7 @@ pub(super) async fn page(asked: &Asked) -> Answer {
     )))
 }
 
-fn crumbs(snapshot: &str, folder: Option<&PathText>) -> Markup {
+pub(super) fn crumbs(snapshot: &str, folder: Option<&PathText>) -> Markup {
     let at = |path: Option<&PathText>| {
         let mut fields = vec![("snapshot", snapshot)];
         fields.extend(path.into_iter().flat_map(parts::path_query));
@@ -115,7 +115,7 @@ fn last_name(path: &PathText) -> String {
     text::shown(&name.unwrap_or_else(|| "/".to_owned()))
 }
 
-fn table(entries: &[EntryView], now: i64) -> Markup {
+pub(super) fn table(entries: &[EntryView], now: i64) -> Markup {
     html! {
         div.scroll role="region" tabindex="0" aria-label="What is in the folder" {
             table {
@@ -171,7 +171,7 @@ pub(super) fn found(entries: &[EntryView]) -> Markup {
     }
 }
 
-fn restore_form(snapshot: &str, folder: Option<&PathText>, to: &str) -> Markup {
+pub(super) fn restore_form(snapshot: &str, folder: Option<&PathText>, to: &str) -> Markup {
     html! {
         form.stack method="post" action="/backups/restore" {
             input type="hidden" name="snapshot" value=(snapshot);

@@ -17,7 +17,7 @@ const FOLDERS_MAX: usize = 500;
 
 /// What the folder is chosen for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum For {
+pub(super) enum For {
     Backup,
     Folder,
 }
@@ -96,7 +96,7 @@ fn to(wanted: For, path: &Path) -> String {
     parts::address("/choose", &fields)
 }
 
-fn chosen(wanted: For, at: &Path) -> Markup {
+pub(super) fn chosen(wanted: For, at: &Path) -> Markup {
     let path = PathText::from_path(at);
     let target = match wanted {
         For::Backup => "/backups/add",
@@ -117,7 +117,7 @@ fn chosen(wanted: For, at: &Path) -> Markup {
     }
 }
 
-fn inside(wanted: For, at: &Path, found: &[PathBuf]) -> Markup {
+pub(super) fn inside(wanted: For, at: &Path, found: &[PathBuf]) -> Markup {
     if found.is_empty() {
         return parts::empty("There is no folder in this one.", html! {});
     }

@@ -237,7 +237,7 @@ pub(super) async fn versions(asked: &Asked) -> Answer {
     Ok(Reply::Sheet(Sheet::new("Versions", Place::Folders, body)))
 }
 
-fn version(one: &VersionView, path: &PathText, now: i64) -> Markup {
+pub(super) fn version(one: &VersionView, path: &PathText, now: i64) -> Markup {
     html! {
         li.row {
             div.what {

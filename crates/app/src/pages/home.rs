@@ -3,6 +3,7 @@
 use candor_client::commands::{
     Command, ConsentView, Failure, LedgerHourView, LedgerSummaryView, SetView, StatusView, View,
 };
+use candor_wire::time::DAY_MS;
 use maud::{Markup, html};
 
 use super::live::{self, Part};
@@ -15,8 +16,6 @@ use crate::today::{NO_WAY, NOBODY, Today, errand_words, leaves, live, sends, to_
 
 /// Days that the small chart goes back: two weeks show whether today is like other days.
 const CHART_DAYS: i64 = 14;
-
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The page.
 pub(super) async fn page(asked: &Asked) -> Answer {
@@ -203,9 +202,7 @@ pub(super) fn left(summary: &LedgerSummaryView, now: i64) -> Markup {
                 }
             }
         }
-        @if summary.alarms > 0 {
-            (parts::notice(Tone::Bad, html! { p { strong { (text::counted(summary.alarms, "alarm", "alarms")) } " in the last month." } }))
-        }
+        @if let Some(alarms) = today.alarms() { (parts::notice(Tone::Bad, html! { p { strong { (alarms) } } })) }
         div.buttons { (parts::link("/ledger", "The whole ledger", Look::Quiet)) }
     }
 }

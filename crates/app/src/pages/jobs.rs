@@ -89,6 +89,19 @@ impl Job {
         lock(&self.state).clone()
     }
 
+    /// One that stands where it is said to.
+    #[cfg(test)]
+    pub(super) fn standing(number: u64, title: &str, state: State) -> Self {
+        Self {
+            number,
+            kind: Kind::Check,
+            title: title.to_owned(),
+            command: Command::Status,
+            cancel: Cancel::default(),
+            state: Mutex::new(state),
+        }
+    }
+
     fn is_done(&self) -> bool {
         lock(&self.state).result.is_some()
     }
@@ -238,14 +251,7 @@ mod tests {
             is_seen,
             ..State::default()
         };
-        Arc::new(Job {
-            number,
-            kind: Kind::Check,
-            title: String::new(),
-            command: Command::Status,
-            cancel: Cancel::default(),
-            state: Mutex::new(state),
-        })
+        Arc::new(Job::standing(number, "", state))
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use candor_client::Cancel;
 use candor_client::commands::{
-    Command, Event, ExportedLine, Failure, LedgerLineView, LedgerPageView, LedgerSelection,
+    Command, Event, ExportedLine, LedgerLineView, LedgerPageView, LedgerSelection,
     LedgerSummaryView,
 };
 use maud::{Markup, html};
@@ -38,11 +38,11 @@ const SPANS: [(&str, &str, Option<i64>); 4] = [
 
 /// Which lines are looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Filter {
-    span: &'static str,
-    since_ms: Option<i64>,
-    service: Option<String>,
-    destination: Option<String>,
+pub(super) struct Filter {
+    pub(super) span: &'static str,
+    pub(super) since_ms: Option<i64>,
+    pub(super) service: Option<String>,
+    pub(super) destination: Option<String>,
 }
 
 impl Filter {
@@ -113,7 +113,7 @@ pub(super) async fn page(asked: &Asked) -> Answer {
     Ok(Reply::Sheet(Sheet::new("Ledger", Place::Ledger, body)))
 }
 
-fn chart_and_sums(summary: &LedgerSummaryView, now: i64) -> Markup {
+pub(super) fn chart_and_sums(summary: &LedgerSummaryView, now: i64) -> Markup {
     let mut sums: Vec<(&str, u64, u64, u64)> = Vec::new();
     for hour in &summary.hours {
         let place = sums
@@ -147,7 +147,7 @@ fn chart_and_sums(summary: &LedgerSummaryView, now: i64) -> Markup {
     }
 }
 
-fn filter_form(filter: &Filter, summary: &LedgerSummaryView) -> Markup {
+pub(super) fn filter_form(filter: &Filter, summary: &LedgerSummaryView) -> Markup {
     let mut services: Vec<&str> = summary
         .hours
         .iter()
@@ -181,7 +181,7 @@ fn filter_form(filter: &Filter, summary: &LedgerSummaryView) -> Markup {
 }
 
 /// The ways to newer and older lines.
-fn turn(filter: &Filter, before: Option<u64>, older: Option<u64>) -> Markup {
+pub(super) fn turn(filter: &Filter, before: Option<u64>, older: Option<u64>) -> Markup {
     let older = older.map(|older| older.to_string());
     html! {
         @if before.is_some() || older.is_some() {
@@ -196,7 +196,7 @@ fn turn(filter: &Filter, before: Option<u64>, older: Option<u64>) -> Markup {
     }
 }
 
-fn table(lines: &[LedgerLineView], now: i64) -> Markup {
+pub(super) fn table(lines: &[LedgerLineView], now: i64) -> Markup {
     if lines.is_empty() {
         return parts::empty("There is none.", html! {});
     }
@@ -233,11 +233,18 @@ fn row(line: &LedgerLineView, now: i64) -> Markup {
     }
 }
 
+/// A part of the file.
+enum Piece {
+    Some(Vec<u8>),
+    /// After it the file is whole: without it, whatever happened, the browser is told that it is not.
+    Last(Vec<u8>),
+}
+
 /// Everything, as a file of lines. A browser that takes it slowly holds nothing up; one that goes away ends it; and a
 /// ledger that is not whole ends it in the middle, which the browser says.
 pub(super) fn export(asked: &Asked) -> Answer {
     let engine = Arc::clone(asked.shared.engine()?);
-    let (pieces, coming) = mpsc::channel::<Result<Vec<u8>, Failure>>(PIECES_AHEAD);
+    let (pieces, coming) = mpsc::channel(PIECES_AHEAD);
     tokio::task::spawn_blocking(move || {
         let cancel = Cancel::default();
         let mut piece = Vec::with_capacity(PIECE_BYTES);
@@ -248,21 +255,24 @@ pub(super) fn export(asked: &Asked) -> Answer {
             // A line is plain data, and a vector takes whatever is written.
             let _ = serde_json::to_writer(&mut piece, &ExportedLine::of(&line));
             piece.push(b'\n');
-            if piece.len() >= PIECE_BYTES && pieces.blocking_send(Ok(take(&mut piece))).is_err() {
+            let is_full = piece.len() >= PIECE_BYTES;
+            if is_full && pieces.blocking_send(Piece::Some(take(&mut piece))).is_err() {
                 cancel.cancel();
             }
         };
         let everything = Command::Ledger { since_ms: None };
-        let last = match engine.execute(everything, &mut tell, &cancel) {
-            Ok(_) => Ok(piece),
-            Err(failure) => Err(failure),
-        };
-        // Nobody is there any more, or they get the rest.
-        let _ = pieces.blocking_send(last);
+        if engine.execute(everything, &mut tell, &cancel).is_ok() {
+            // Nobody is there any more, or they get the rest.
+            let _ = pieces.blocking_send(Piece::Last(piece));
+        }
     });
-    let pieces = futures_util::stream::unfold(coming, |mut coming| async move {
-        let piece = coming.recv().await?;
-        Some((piece.map_err(|failure| failure.sentence), coming))
+    let pieces = futures_util::stream::unfold(Some(coming), |coming| async move {
+        let mut coming = coming?;
+        match coming.recv().await {
+            Some(Piece::Some(piece)) => Some((Ok(piece), Some(coming))),
+            Some(Piece::Last(piece)) => Some((Ok(piece), None)),
+            None => Some((Err("the ledger could not be read to its end"), None)),
+        }
     });
     Ok(Reply::File {
         name: "ledger.jsonl".to_owned(),

@@ -29,6 +29,8 @@ mod settings;
 mod shell;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_lists;
 mod welcome;
 
 use std::collections::BTreeMap;

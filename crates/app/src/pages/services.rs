@@ -70,7 +70,7 @@ fn choose_first(asked: &Asked, service: &str) -> Reply {
     question(asked, &title, Place::Consent, &body)
 }
 
-fn on_body(service: &str, proposal: &ProposalView) -> Markup {
+pub(super) fn on_body(service: &str, proposal: &ProposalView) -> Markup {
     html! {
         p { "This is what you would agree to, word for word. It is what is signed, and you get a receipt of it." }
         (terms(&proposal.text))
@@ -203,7 +203,7 @@ pub(super) async fn ask_off(asked: &Asked, service: &str) -> Answer {
     Ok(question(asked, &title, Place::Consent, &body))
 }
 
-fn off_body(service: &str, live: &[(String, String)]) -> Markup {
+pub(super) fn off_body(service: &str, live: &[(String, String)]) -> Markup {
     html! {
         p { "Nothing more of this is sent from the moment you say so, also if the cell cannot be reached just now:" }
         ul { @for (set, to) in live { li { strong { (name(set)) } ", to " (text::shown(to)) } } }

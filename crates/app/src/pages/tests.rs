@@ -11,12 +11,12 @@ use maud::Markup;
 use super::{backups, consent, devices, folders, home, log, settings, welcome};
 
 /// Noon of a day, so that the days of a chart do not depend on when the tests run.
-const NOW: i64 = 1_767_268_800_000;
+pub(super) const NOW: i64 = 1_767_268_800_000;
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// A line for each element.
-fn lines(markup: &Markup) -> String {
+pub(super) fn lines(markup: &Markup) -> String {
     markup.0.replace("><", ">\n<")
 }
 

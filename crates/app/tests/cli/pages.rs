@@ -243,6 +243,51 @@ fn a41_no_route_and_no_method_is_open_to_another_site() {
 }
 
 #[test]
+fn what_was_done_is_told_to_the_browser_that_did_it_and_once() {
+    let (person, up) = running();
+    let pages = Pages::of(&person);
+    let [key, other] = [(), ()].map(|()| pages.enter(&token(&person)).unwrap());
+    let done = pages.ask("POST", "/ledger/verify", &key, "");
+    assert_eq!(done.status, 303);
+    let page = &done.headers["location"];
+    assert!(page.starts_with("/ledger?told="), "{page}");
+    let says = |method: &str, key: &str| {
+        let answer = pages.ask(method, page, key, "");
+        assert_eq!(answer.status, 200);
+        answer.body.contains("The ledger is whole.")
+    };
+    assert!(!says("GET", &other), "another browser's words");
+    assert!(!says("HEAD", &key), "nobody sees them there");
+    assert!(says("GET", &key));
+    assert!(!says("GET", &key), "once");
+    assert_eq!(up.terminate(), 0);
+}
+
+#[test]
+fn a_ledger_that_was_altered_is_no_whole_file() {
+    const WHOLE: &str = "0\r\n\r\n";
+    let (person, up) = running();
+    let pages = Pages::of(&person);
+    let key = pages.enter(&token(&person)).unwrap();
+    let export = || pages.ask("GET", "/ledger/export", &key, "").body;
+    let good = export();
+    assert!(
+        good.contains("ledger-line") && good.ends_with(WHOLE),
+        "{good}"
+    );
+    let segment = person.home().join("ledger/0000000000000001.segment");
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let bad = export();
+    assert!(
+        !bad.ends_with(WHOLE),
+        "the browser takes it for whole: {bad}"
+    );
+    assert_eq!(up.terminate(), 0);
+}
+
+#[test]
 fn c05_a_token_from_the_file_lets_one_browser_in_and_a_restart_throws_nobody_out() {
     let (person, up) = running();
     let mode = fs::metadata(person.home().join("pages"))

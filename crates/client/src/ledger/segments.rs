@@ -414,18 +414,19 @@ impl Segments {
             durable::replace(&self.folder.join(CHECKPOINT), &cbor::encode(&signed))?;
             let path = self.segment_path(oldest.first);
             fs::remove_file(&path)?;
-            durable::sync_folder_of(&path)?;
             self.marks.remove(0);
+            durable::sync_folder_of(&path)?;
         }
         Ok(())
     }
 
-    /// The oldest segment, from the one with this record on, that may hold a connection which was opened at `since` or
+    /// The oldest segment with this record or a later one that may hold a connection which was opened at `since` or
     /// later: its place.
     pub(super) fn next_with(&self, from: u64, since: Option<Millis>) -> Option<usize> {
-        self.marks
-            .iter()
-            .position(|mark| mark.first >= from && since.is_none_or(|since| mark.latest >= since))
+        (0..self.marks.len()).find(|place| {
+            let may_fit = since.is_none_or(|since| self.marks[*place].latest >= since);
+            may_fit && self.end_of(*place).0 >= from
+        })
     }
 
     /// The same backwards: the newest one that has a record before `before`.
@@ -433,6 +434,14 @@ impl Segments {
         self.marks
             .iter()
             .rposition(|mark| mark.first < before && since.is_none_or(|since| mark.latest >= since))
+    }
+
+    /// Number and hash of the last record of the segment at this place; of an empty one, those before it.
+    fn end_of(&self, place: usize) -> (u64, [u8; 32]) {
+        let next = self.marks.get(place + 1);
+        next.map_or((self.sequence, self.hash), |next| {
+            (next.first - 1, next.before)
+        })
     }
 
     /// Number of the first record of the segment at this place.
@@ -448,10 +457,8 @@ impl Segments {
         visit: &mut dyn FnMut(Record),
     ) -> Result<u64, LedgerError> {
         let mark = self.marks[place];
-        let next = self.marks.get(place + 1);
-        let (last, hash) = next.map_or((self.sequence, self.hash), |next| {
-            (next.first - 1, next.before)
-        });
+        let (last, hash) = self.end_of(place);
+        let is_closed = place + 1 < self.marks.len();
         let mut walk = Walk::behind(mark.first - 1, mark.before);
         let file = match File::open(self.segment_path(mark.first)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -464,7 +471,9 @@ impl Segments {
         let read = self.walk_segment(&mut BufReader::new(file), last, &mut walk, visit);
         scrub_stack();
         read?;
-        if (walk.sequence, walk.hash) == (last, hash) {
+        // Nothing follows the last record of a segment after which another one was begun.
+        let is_whole = !(is_closed && walk.is_torn);
+        if is_whole && (walk.sequence, walk.hash) == (last, hash) {
             Ok(last)
         } else {
             let sequence = (walk.sequence + 1).min(last);

@@ -376,6 +376,73 @@ fn whoever_is_told_slowly_stops_nobody() {
 }
 
 #[test]
+fn what_is_added_while_a_line_is_told_leaves_no_hole() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path()).unwrap();
+    let open = ledger.begin(&opening()).unwrap();
+    ledger.begin(&opening()).unwrap().finish().unwrap();
+    let mut told = Vec::new();
+    let mut open = Some(open);
+    // All there is was read when the first line is told. Then the same segment grows, and another one begins.
+    let mut tell = |line: LedgerLineView| {
+        told.push((line.sequence, line.state));
+        if let Some(open) = open.take() {
+            open.finish().unwrap();
+            ledger.inner().set_segment_max_bytes(1);
+            ledger.begin(&opening()).unwrap().finish().unwrap();
+        }
+    };
+    ledger.lines(None, &mut tell).unwrap();
+    let told: Vec<(u64, &str)> = told.iter().map(|(n, state)| (*n, state.as_str())).collect();
+    assert_eq!(told, [(2, "closed"), (1, "closed"), (5, "closed")]);
+}
+
+#[test]
+fn a_segment_that_a_crash_left_empty_ends_no_reading_and_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, open) = with_a_history(folder.path());
+    drop(open);
+    let expected = lines(&ledger).len();
+    let (last, _) = ledger.inner().newest();
+    drop(ledger);
+    let empty = folder.path().join(format!("{:016}.segment", last + 1));
+    fs::write(&empty, b"").unwrap();
+    let ledger = open_with(folder.path(), 6).unwrap();
+    assert_eq!(lines(&ledger).len(), expected);
+    let all = ledger.newest(&LedgerSelection::default(), None, NEWEST_MAX);
+    assert_eq!(all.unwrap().lines.len(), expected);
+    ledger.begin(&opening()).unwrap().finish().unwrap();
+    assert!(fs::metadata(&empty).unwrap().len() > 0);
+    assert_eq!(lines(&ledger).len(), expected + 1);
+}
+
+#[test]
+fn what_is_not_whole_is_not_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path()).unwrap();
+    // One record in each segment.
+    ledger.inner().set_segment_max_bytes(1);
+    for n in 0..SEGMENTS_MAX {
+        ledger.alarm(&format!("alarm {n}")).unwrap();
+    }
+    let oldest = segment(folder.path());
+    let good = fs::read(&oldest).unwrap();
+    let mut bad = good.clone();
+    bad[40] ^= 1;
+    let longer = [&good[..], b"more"].concat();
+    for content in [bad, longer] {
+        fs::write(&oldest, content).unwrap();
+        let refused = ledger.alarm("one more");
+        assert!(matches!(refused, Err(LedgerError::Altered { .. })));
+        assert!(oldest.exists());
+    }
+    fs::write(&oldest, &good).unwrap();
+    ledger.alarm("the last").unwrap();
+    assert!(!oldest.exists());
+    ledger.verify().unwrap();
+}
+
+#[test]
 fn a_segment_that_is_altered_later_is_noticed_by_whoever_reads_it() {
     let folder = tempfile::tempdir().unwrap();
     let (ledger, _open) = with_a_history(folder.path());

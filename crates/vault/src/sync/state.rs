@@ -22,6 +22,14 @@ macro_rules! copies {
     };
 }
 
+/// What makes an insertion take the place of a row of that name, as a change of it, which the sums follow.
+macro_rules! or_replace {
+    () => {
+        " ON CONFLICT DO UPDATE SET child = excluded.child, complete = excluded.complete,
+             held = excluded.held, stamp = excluded.stamp, inode = excluded.inode, entry = excluded.entry"
+    };
+}
+
 /// Version of the file's tables. A file of version 1 lacks the sums and the index of copies, which are added.
 const STATE_VERSION: i64 = 2;
 
@@ -34,7 +42,7 @@ pub(crate) const TOP: i64 = 1;
 
 const TABLES: &str =
     "DROP TABLE IF EXISTS entry; DROP TABLE IF EXISTS pending; DROP TABLE IF EXISTS top;
-     DROP TABLE IF EXISTS head; DROP TABLE IF EXISTS sum;
+     DROP TABLE IF EXISTS head;
      CREATE TABLE entry (folder INTEGER NOT NULL, name BLOB NOT NULL, child INTEGER,
          complete INTEGER NOT NULL, held INTEGER NOT NULL, stamp BLOB NOT NULL, inode INTEGER,
          entry BLOB NOT NULL, PRIMARY KEY (folder, name)) WITHOUT ROWID;
@@ -50,7 +58,8 @@ const TABLES: &str =
 /// What is asked for each second, kept with every change, so that a folder with a million names is not read for it:
 /// how many files and folders are held, and which of them may be copies that were kept.
 const SUMS: &str = concat!(
-    "CREATE TABLE sum (files INTEGER NOT NULL, folders INTEGER NOT NULL);
+    "DROP TABLE IF EXISTS sum;
+     CREATE TABLE sum (files INTEGER NOT NULL, folders INTEGER NOT NULL);
      INSERT INTO sum SELECT count(*) FILTER (WHERE child IS NULL), count(child) FROM entry WHERE held = 1;
      CREATE TRIGGER sum_insert AFTER INSERT ON entry WHEN new.held = 1 BEGIN
          UPDATE sum SET files = files + (new.child IS NULL), folders = folders + (new.child IS NOT NULL); END;
@@ -215,11 +224,10 @@ impl State {
         }
         let inode = row.child.map(|_| row.stamp.inode.cast_signed());
         self.connection
-            .prepare_cached(
-                "INSERT INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-                 ON CONFLICT DO UPDATE SET child = excluded.child, complete = excluded.complete,
-                     held = excluded.held, stamp = excluded.stamp, inode = excluded.inode, entry = excluded.entry",
-            )?
+            .prepare_cached(concat!(
+                "INSERT INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                or_replace!()
+            ))?
             .execute(params![
                 folder,
                 row.name,
@@ -437,15 +445,14 @@ impl State {
         for folder in gone {
             self.remove_below(folder)?;
         }
-        self.connection.execute_batch(
+        self.connection.execute_batch(concat!(
             "DELETE FROM entry WHERE EXISTS (SELECT 1 FROM pending WHERE pending.folder = entry.folder
                  AND pending.name = entry.name AND pending.entry IS NULL);
              INSERT INTO entry SELECT folder, name, child, 0, 1, stamp, inode, entry FROM pending
-                 WHERE entry IS NOT NULL
-                 ON CONFLICT DO UPDATE SET child = excluded.child, complete = excluded.complete,
-                     held = excluded.held, stamp = excluded.stamp, inode = excluded.inode, entry = excluded.entry;
-             DELETE FROM pending;",
-        )?;
+                 WHERE entry IS NOT NULL",
+            or_replace!(),
+            "; DELETE FROM pending;"
+        ))?;
         Ok(())
     }
 
@@ -568,7 +575,8 @@ mod tests {
         for step in 0..2_000 {
             let folder = draw(4).cast_signed() + TOP;
             let name = names[usize::try_from(draw(4)).unwrap()];
-            let child = (draw(2) == 0).then(|| folder * 10 + draw(4).cast_signed());
+            // Some of them are above or below each other, so that more than one row goes with one.
+            let child = (draw(2) == 0).then(|| 2 + draw(4).cast_signed());
             let stamp = Stamp::nothing();
             match draw(7) {
                 0 => state.remove(folder, name.as_bytes()).unwrap(),
@@ -612,15 +620,27 @@ mod tests {
         let path = folder.path().join("state");
         let connection = Connection::open(&path).unwrap();
         connection.execute_batch(TABLES).unwrap();
-        let put = "INSERT INTO entry VALUES (1, ?1, ?2, 0, 1, x'', NULL, x'')";
-        connection.execute(put, params![b"a", None::<i64>]).unwrap();
-        connection.execute(put, params![b"b", 2]).unwrap();
+        let put = "INSERT INTO entry VALUES (1, ?1, ?2, 0, 1, ?3, NULL, x'')";
+        let stamp = Stamp::nothing().encode();
+        connection
+            .execute(put, params![b"a", None::<i64>, stamp])
+            .unwrap();
+        connection.execute(put, params![b"b", 2, stamp]).unwrap();
         connection.pragma_update(None, "user_version", 1).unwrap();
         drop(connection);
-        let state = State::open(&path).unwrap();
+        let mut state = State::open(&path).unwrap();
         assert_eq!(state.counts().unwrap(), (1, 1));
         assert_eq!(version_of(&state.connection).unwrap(), STATE_VERSION);
+        state.put(TOP, &row("c", None, true)).unwrap();
+        state.put(TOP, &row("a", Some(3), true)).unwrap();
+        state.remove(TOP, b"b").unwrap();
         drop(state);
         assert_eq!(State::open(&path).unwrap().counts().unwrap(), (1, 1));
+        // An earlier program began it anew and knew nothing of sums.
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch(TABLES).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        drop(connection);
+        assert_eq!(State::open(&path).unwrap().counts().unwrap(), (0, 0));
     }
 }
