@@ -263,6 +263,69 @@ fn what_was_done_is_told_to_the_browser_that_did_it_and_once() {
     assert_eq!(up.terminate(), 0);
 }
 
+/// A page as it reads: without its elements, with one blank where there is white space.
+fn words(html: &str) -> String {
+    let text: String = html
+        .split('<')
+        .map(|part| part.split_once('>').map_or(part, |(_, text)| text))
+        .collect();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ")
+}
+
+/// The first line of the answer to a question of `candor status`.
+fn answer<'a>(status: &'a str, question: &str) -> &'a str {
+    let mut lines = status.lines().skip_while(|line| *line != question);
+    lines.nth(1).unwrap_or_default().trim()
+}
+
+#[test]
+fn status_in_a_terminal_says_what_the_first_page_says() {
+    let (person, up) = running();
+    let pages = Pages::of(&person);
+    let key = pages.enter(&token(&person)).unwrap();
+    let both = || {
+        let status = person.run(["status"]).must(0).stdout;
+        (status, words(&pages.ask("GET", "/", &key, "").body))
+    };
+    let is_same = |(status, home): &(String, String)| {
+        let [left, asked] = ["What left this device?", "Who asked for my data?"]
+            .map(|question| answer(status, question));
+        left.contains("left this device today")
+            && home.contains(left)
+            && asked.starts_with("Nobody.")
+            && home.contains(asked)
+    };
+    // Something may go over a connection between the two.
+    let mut said = both();
+    for _ in 0..20 {
+        if is_same(&said) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        said = both();
+    }
+    assert!(is_same(&said), "{}\n{}", said.0, said.1);
+    let (status, home) = said;
+    let sends = answer(&status, "What is switched on?");
+    let sends = sends.split_once("sends ").unwrap().1;
+    let sends = sends.split_once(", since").unwrap().0;
+    assert!(home.contains(&format!("Sends {sends}")), "{sends}\n{home}");
+    let safe = answer(&status, "Is my data safe?");
+    assert!(safe.contains("LAST BACKUP") && home.contains("Last backup:"));
+    let questions = [
+        "Is my data safe?",
+        "What is switched on?",
+        "What left this device?",
+        "Who asked for my data?",
+    ];
+    for text in [&status, &home] {
+        let places = questions.map(|question| text.find(question).unwrap());
+        assert!(places.is_sorted(), "{text}");
+    }
+    assert_eq!(up.terminate(), 0);
+}
+
 #[test]
 fn a_ledger_that_was_altered_is_no_whole_file() {
     const WHOLE: &str = "0\r\n\r\n";
