@@ -1,8 +1,9 @@
 //! Having a vault or the account erased, with a real cell.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use candor_client::RecoveryPhrase;
 use candor_client::commands::{Command, ErasureView, FailureKind, SnapshotView, Stored, View};
 use candor_client::receipt::{ErasureReceiptView, verify_erasure_receipt};
 
@@ -73,15 +74,21 @@ fn restores(world: &World, person: &Person, source: &Path, what: &str) {
     assert_same(source, &out.join(source.file_name().unwrap()));
 }
 
-#[test]
-fn a_set_is_erased_and_its_neighbour_and_the_person_go_on() {
-    let mut world = World::new();
+/// Somebody with two sets that are backed up: the person, the phrase, and the sets' folders.
+fn with_two_sets(world: &World) -> (Person, RecoveryPhrase, PathBuf, PathBuf) {
     let (person, phrase) = world.create("home");
     let (docs, photos) = (world.tree("docs"), world.tree("photos"));
     person.add(&docs);
     person.add(&photos);
     person.consent();
     person.run().unwrap();
+    (person, phrase, docs, photos)
+}
+
+#[test]
+fn a_set_is_erased_and_its_neighbour_and_the_person_go_on() {
+    let mut world = World::new();
+    let (person, phrase, docs, photos) = with_two_sets(&world);
     let other = world.recover("other", &phrase).unwrap();
 
     let asked = off(&person, Some("docs"), Stored::Erased);
@@ -174,12 +181,7 @@ fn what_is_kept_in_time_stays() {
 #[test]
 fn one_erasure_is_taken_back_and_everything_else_stays_as_it_was() {
     let mut world = World::new();
-    let (person, phrase) = world.create("home");
-    let (docs, photos) = (world.tree("docs"), world.tree("photos"));
-    person.add(&docs);
-    person.add(&photos);
-    person.consent();
-    person.run().unwrap();
+    let (person, phrase, docs, photos) = with_two_sets(&world);
     let erased = |set| off(&person, Some(set), Stored::Erased)[0].id.clone();
     let (of_docs, of_photos) = (erased("docs"), erased("photos"));
     // The sets get new vaults: what was stored before belongs to none any more, here as on a device that joins.
