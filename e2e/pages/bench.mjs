@@ -140,8 +140,11 @@ const ACTIONS = [
   { name: "back up now", on: "/backups", form: "/backups/run", works: true },
   { name: "try a restore", on: "/backups", form: "/backups/drill", works: true },
   { name: "look through the log", on: "/log", form: "/log/look", works: true },
-  { name: "verify the ledger", on: "/ledger", form: "/ledger/verify" },
+  { name: "verify the ledger", on: "/ledger", form: "/ledger/verify", works: true },
 ];
+
+/** Work that a page follows: it is told how long it takes, and it is not meant to be at once. */
+const WHOLE_SEARCH = "the whole search";
 
 /** Questions that open above a page. */
 const QUESTIONS = [
@@ -182,6 +185,13 @@ async function look({ page, person, facts }, route) {
   return painted(page);
 }
 
+/** A search: how long until the page says what it came to, which is not how long until there is a page. */
+async function search({ page, person }, glob) {
+  await page.goto(`${person.origin()}${query("/backups/find", { glob })}`);
+  await page.locator('[data-live^="found-"] progress').waitFor({ state: "detached", timeout: READY_MAX_MS });
+  return page.evaluate(() => performance.now());
+}
+
 async function act({ page, person, facts }, { before = [], on, form, fields = {}, options, place, works }) {
   for (const words of before) await person.run(...words);
   await page.goto(`${person.origin()}${typeof on === "string" ? on : on(facts)}`);
@@ -219,6 +229,7 @@ async function measure(homes) {
     ...MORE_PAGES.map((route) => [route.name, (on) => look(on, route)]),
     ...QUESTIONS.map((one) => [one.name, (on) => question(on, one)]),
     ...ACTIONS.map((one) => [one.name, (on) => act(on, one)]),
+    [WHOLE_SEARCH, (on) => search(on, "no such name")],
   ];
   const results = [];
   for (const [name, task] of tasks) {
@@ -241,8 +252,9 @@ function tell(results) {
   say(`\n${"".padEnd(26)} ${"just begun".padStart(16)} ${"large".padStart(16)}   milliseconds: median (most)`);
   const cell = (times) => `${median(times).toFixed(0)} (${Math.max(...times).toFixed(0)})`.padStart(16);
   for (const [name, small, large] of results) say(`${name.padEnd(26)} ${cell(small)} ${cell(large)}`);
-  const fast = results.filter(([, , large]) => median(large) < AT_ONCE_MS).length;
-  say(`\n${fast} of ${results.length} under ${AT_ONCE_MS} ms in the large home, by the median of ${ROUNDS}`);
+  const atOnce = results.filter(([name]) => name !== WHOLE_SEARCH);
+  const fast = atOnce.filter(([, , large]) => median(large) < AT_ONCE_MS).length;
+  say(`\n${fast} of ${atOnce.length} under ${AT_ONCE_MS} ms in the large home, by the median of ${ROUNDS}`);
 }
 
 async function main() {

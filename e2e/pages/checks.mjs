@@ -21,6 +21,8 @@ export async function checkPage({ context, watch }, origin, { name, path, unorde
   try {
     const findings = await checkWeight(page, `${origin}${path}`, name, status);
     if (findings.length > 0 && (await page.locator("main, h1").count()) === 0) return findings;
+    // What is looked for is found.
+    await page.locator('[data-live^="found-"] progress').waitFor({ state: "detached" });
     findings.push(...(await checkHeadings(page)));
     findings.push(...compareWithKept(name, await page.locator("body").ariaSnapshot(), unordered));
     findings.push(...(await checkLook(page, name)));

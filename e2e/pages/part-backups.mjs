@@ -155,6 +155,8 @@ export async function run(step) {
     await go(query("/backups/find", { glob: "to grandma*" }));
     await page.getByRole("main").getByText("to grandma.txt").first().waitFor();
     await go(query("/backups/find", { glob: "no such file" }));
+    // Whether it was found before the page came or after, nobody loads it anew.
+    await page.getByText("No snapshot has a file of that name.").waitFor();
     assert.equal(await page.getByRole("main").getByText("to grandma.txt").count(), 0);
   });
 

@@ -102,6 +102,7 @@ export async function run(step) {
 
   await step("the ledger is whole", async () => {
     await perform(page, "/ledger/verify");
+    await jobsEnd(page);
     await assertNoBadNotice(page);
     await page.locator("main .notice").filter({ hasText: /whole/i }).first().waitFor();
   });

@@ -43,6 +43,7 @@ export const OTHERS = [
   "/parts/folders",
   "/parts/link",
   "/parts/log",
+  "/parts/found-1",
   "/live?shown=safe%3A00",
   "/ledger/export",
 ];

@@ -135,6 +135,10 @@ fn pace(progress: &Progress, elapsed: Duration) -> String {
     let rate_text = text::bytes(u64::try_from(rate).unwrap_or(u64::MAX));
     let done = text::bytes(progress.bytes);
     let Some(total) = progress.bytes_total else {
+        // Names alone are looked at.
+        if progress.bytes == 0 {
+            return String::new();
+        }
         return format!("{done}  {rate_text}/s");
     };
     let left = total.saturating_sub(progress.bytes);
@@ -174,7 +178,7 @@ pub(crate) fn execute_with(
     let mut failed = None;
     let result = door.execute(app, command, &mut |event| {
         if failed.is_none() {
-            failed = each(&event).err();
+            watcher.beside(|_| failed = each(&event).err());
         }
         watcher.tell(event);
     });

@@ -2,18 +2,22 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use candor_vault::browse::{self, BrowseError, Difference};
 use candor_vault::node::{Entry, Item, Kind};
-use candor_vault::report::Cancel;
+use candor_vault::report::{Cancel, Progress as _};
 use candor_wire::errand::Purpose;
 
 use crate::commands::{DifferenceView, EntryView, Event, Failure, FailureKind, View};
 use crate::engine::Engine;
-use crate::events::Events;
+use crate::events::{Events, Meter};
 use crate::failure;
 use crate::path_text::PathText;
 use crate::restore_flow::{Session, SnapshotSpec, not_found};
+
+/// Entries that a search looks at between two tellings of how far it is.
+const LOOKED_AT_STEP: u64 = 1024;
 
 pub(crate) const fn kind_name(kind: &Kind) -> &'static str {
     match kind {
@@ -113,16 +117,35 @@ impl Engine {
         events: &mut dyn FnMut(Event),
         cancel: &Cancel,
     ) -> Result<View, Failure> {
+        // Nothing is asked of the cell for what cannot be looked for.
+        browse::check_pattern(glob).map_err(|error| browse_failed(&error))?;
         self.read_back(Purpose::Restore, events, cancel, |session| {
             // One that is damaged hides nothing in the others.
             let mut damaged = None;
+            let moved_bytes = AtomicU64::new(0);
+            let moved = || moved_bytes.load(Ordering::Relaxed);
+            let meter = Meter::new(session.events, "find", &moved);
+            let mut looked_at = 0;
             for vault in session.vaults()? {
                 let held = session.open(vault)?;
+                let moved_before = moved();
                 for entry in &held.open.repository.manifest().snapshots {
                     let mut reader = held.open.repository.reader(&*held.open.objects);
                     let id = entry.id.to_string();
-                    let mut each = |path: &Path, item: &Item| {
-                        tell_item(session.events, session.cancel, &id, path, item)
+                    let mut each = |path: &Path, item: &Item, fits: bool| {
+                        looked_at += 1;
+                        if looked_at % LOOKED_AT_STEP == 0 {
+                            let moved_here = held.open.objects.moved_bytes();
+                            moved_bytes.store(moved_before + moved_here, Ordering::Relaxed);
+                            meter.advance(LOOKED_AT_STEP, 0);
+                        }
+                        if fits {
+                            tell_item(session.events, session.cancel, &id, path, item)
+                        } else if session.cancel.is_cancelled() {
+                            ControlFlow::Break(())
+                        } else {
+                            ControlFlow::Continue(())
+                        }
                     };
                     let found = browse::find(&mut reader, entry.root, glob, &mut each);
                     match found.map_err(|error| browse_failed(&error)) {

@@ -362,7 +362,7 @@ pub enum Event {
 /// Progress of long work.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// What is going on: `scan`, `backup`, `restore`, `check`, `prune`, `sync`.
+    /// What is going on: `scan`, `backup`, `restore`, `check`, `find`, `prune`, `sync`.
     pub phase: String,
     /// Files done.
     pub files: u64,

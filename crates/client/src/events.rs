@@ -85,7 +85,7 @@ pub(crate) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    /// For a phase: `scan`, `backup`, `restore`, `check`. `moved_bytes` tells how much went over
+    /// For a phase: `scan`, `backup`, `restore`, `check`, `find`. `moved_bytes` tells how much went over
     /// the connection so far.
     pub(crate) fn new(
         events: &Events,

@@ -14,6 +14,7 @@
 //! `docs/formats/ledger.md`.
 
 mod line;
+mod mark;
 mod record;
 mod segments;
 mod summary;
@@ -39,7 +40,7 @@ use crate::keystore::LedgerKey;
 
 pub use line::{Counts, DataClass, OpenLine, Opening, Protocol};
 use record::{Event, LedgerHead, Record, SignedLedgerHead};
-use segments::{Segments, Walk};
+use segments::Segments;
 use summary::Summary;
 
 /// The version of records that this build writes and the lowest that it accepts.
@@ -270,15 +271,17 @@ impl Ledger {
         since_ms: Option<i64>,
         tell: &mut dyn FnMut(LedgerLineView) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, LedgerError> {
-        let since = since_ms.map(Millis);
+        let asked = LedgerSelection {
+            since_ms,
+            ..LedgerSelection::default()
+        };
         let mut still_open: BTreeMap<u64, Record> = BTreeMap::new();
-        let is_asked = |record: &Record| since.is_none_or(|since| record.opened_at >= since);
         let mut next = 0;
         loop {
             let mut records = Vec::new();
             {
                 let inner = self.inner();
-                let Some(place) = inner.next_with(next, since) else {
+                let Some(place) = inner.next_with(next, &asked) else {
                     check_head(&inner)?;
                     break;
                 };
@@ -302,12 +305,12 @@ impl Ledger {
                     }
                     Event::Alarm => {}
                 }
-                if is_asked(&record) && tell(record.view()).is_break() {
+                if takes(&asked, &record) && tell(record.view()).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
         }
-        let mut open = still_open.values().filter(|record| is_asked(record));
+        let mut open = still_open.values().filter(|record| takes(&asked, record));
         Ok(open.try_for_each(|record| tell(record.view())))
     }
 
@@ -321,7 +324,6 @@ impl Ledger {
         most: usize,
     ) -> Result<LedgerPageView, LedgerError> {
         let most = most.min(NEWEST_MAX);
-        let since = asked.since_ms.map(Millis);
         let mut page = LedgerPageView::default();
         // Those that end while this reads are told once.
         let mut told_open = BTreeSet::new();
@@ -341,7 +343,7 @@ impl Ledger {
             let mut found = Vec::new();
             let first = {
                 let inner = self.inner();
-                let Some(place) = inner.last_with(end, since) else {
+                let Some(place) = inner.last_with(end, asked) else {
                     break;
                 };
                 inner.read(place, &mut |record| {
@@ -366,35 +368,29 @@ impl Ledger {
         Ok(page)
     }
 
-    /// Reads and checks everything: seals, numbers, hashes, and the signed head.
+    /// Reads and checks everything: seals, numbers, hashes, the names of the files, the checkpoint and the signed head. Reads
+    /// one segment after the other, and stops nobody from opening a connection meanwhile.
     pub fn verify(&self) -> Result<LedgerVerifiedView, LedgerError> {
-        let mut lines = 0;
-        let inner = self.inner();
-        let walk = inner.walk(&mut |record| {
-            lines += u64::from(matches!(record.event, Event::Opened | Event::Alarm));
-        })?;
-        check_walk(&inner, &walk)?;
-        Ok(LedgerVerifiedView {
-            lines,
-            head: to_hex(&walk.hash),
-        })
+        let everything = LedgerSelection::default();
+        let (mut lines, mut next) = (0, 0);
+        loop {
+            // Connections go on in between.
+            let inner = self.inner();
+            let Some(place) = inner.next_with(next, &everything) else {
+                check_head(&inner)?;
+                inner.check_files()?;
+                let head = to_hex(&inner.newest().1);
+                return Ok(LedgerVerifiedView { lines, head });
+            };
+            let from = next;
+            let mut count = |record: Record| {
+                let begins = matches!(record.event, Event::Opened | Event::Alarm);
+                // Records may have been added to a segment since it was read.
+                lines += u64::from(begins && record.sequence >= from);
+            };
+            next = inner.read(place, &mut count)? + 1;
+        }
     }
-}
-
-/// Compares what was read with what this process wrote and with the signature on the disk. The same
-/// lock is held for both: a record that is written in between would look like one that was cut off.
-fn check_walk(inner: &Segments, walk: &Walk) -> Result<(), LedgerError> {
-    let (sequence, hash) = inner.newest();
-    if walk.sequence < sequence {
-        return Err(LedgerError::Cut {
-            found: walk.sequence,
-            signed: sequence,
-        });
-    }
-    if walk.sequence != sequence || walk.hash != hash {
-        return Err(LedgerError::Altered { sequence });
-    }
-    check_head(inner)
 }
 
 /// Compares what this process wrote last with the signature on the disk.
@@ -409,18 +405,19 @@ fn check_head(inner: &Segments) -> Result<(), LedgerError> {
 
 /// Whether a line is asked for.
 fn takes(asked: &LedgerSelection, record: &Record) -> bool {
-    let to = record.remote.as_ref().unwrap_or(&record.name);
-    asked
-        .since_ms
-        .is_none_or(|since| record.opened_at.0 >= since)
-        && asked
-            .service
-            .as_ref()
-            .is_none_or(|service| *service == record.service)
-        && asked
-            .destination
-            .as_ref()
-            .is_none_or(|part| to.contains(part.as_str()))
+    let way = (record.service.as_str(), record.destination());
+    fits(asked, record.opened_at, Some(way))
+}
+
+/// Whether a line is asked for that begins at this time and goes this way: its service and its destination, if they are known.
+fn fits(asked: &LedgerSelection, opened_at: Millis, way: Option<(&str, &str)>) -> bool {
+    asked.since_ms.is_none_or(|since| opened_at.0 >= since)
+        && way.is_none_or(|(service, to)| {
+            let is_service = |wanted: &String| wanted == service;
+            let is_there = |part: &String| to.contains(part.as_str());
+            asked.service.as_ref().is_none_or(is_service)
+                && asked.destination.as_ref().is_none_or(is_there)
+        })
 }
 
 #[cfg(any(test, fuzzing))]

@@ -155,12 +155,13 @@ pub fn list(
     }
 }
 
-/// Finds entries by a pattern in the syntax of `.gitignore`: `*.c` anywhere, `/a/*` at its place.
+/// Finds entries by a pattern in the syntax of `.gitignore`: `*.c` anywhere, `/a/*` at its place. The callback is given
+/// every entry that is looked at, with whether it fits, and may stop the search at each.
 pub fn find(
     reader: &mut Reader<'_>,
     root: ChunkId,
     pattern: &str,
-    each: &mut dyn FnMut(&Path, &Item) -> ControlFlow<()>,
+    each: &mut dyn FnMut(&Path, &Item, bool) -> ControlFlow<()>,
 ) -> Result<(), BrowseError> {
     let matcher = pattern_matcher(pattern)?;
     let record = tree::read_root(root, reader)?;
@@ -177,13 +178,15 @@ pub fn find(
                     ..
                 })
             );
-            if matcher.matched(path, is_directory).is_ignore() {
-                each(path, item)
-            } else {
-                ControlFlow::Continue(())
-            }
+            let fits = matcher.matched(path, is_directory).is_ignore();
+            each(path, item, fits)
         },
     )
+}
+
+/// Whether a pattern can be looked for at all.
+pub fn check_pattern(pattern: &str) -> Result<(), BrowseError> {
+    pattern_matcher(pattern).map(drop)
 }
 
 fn pattern_matcher(pattern: &str) -> Result<Gitignore, BrowseError> {

@@ -1,6 +1,6 @@
 //! Backups: what is backed up, its snapshots as a timeline, looking inside, and getting it back.
 
-use candor_client::commands::{Command, Event, SetView, SnapshotView, StatusView};
+use candor_client::commands::{Command, SetView, SnapshotView, StatusView};
 use maud::{Markup, html};
 
 use super::home::set_badge;
@@ -9,7 +9,7 @@ use super::live::{self, Part};
 use super::parts::{self, Look, Tone, card, name, when, when_or};
 use super::request::{Answer, Asked, Fields, Reply, expect_view};
 use super::shell::{Place, Sheet};
-use super::{off_the_thread, text_id};
+use super::{find, off_the_thread, text_id};
 use crate::text;
 
 /// Files of a restore that is tried: a few seconds' work.
@@ -24,7 +24,7 @@ pub(super) async fn page(asked: &Asked) -> Answer {
         html! {
             (card("sets", "What is backed up", Part::Sets.whole(&live::Look::new(shared))))
             (card("add", "Back up something else", add_form("", "")))
-            (card("find", "Find a file", find_form("")))
+            (card("find", "Find a file", find::form("")))
             (card("check", "Look after what is stored", check_forms()))
         }
     })
@@ -101,19 +101,6 @@ pub(super) fn add_form(path: &str, set: &str) -> Markup {
             }
             div.buttons { button.button.main type="submit" { "Add it" } }
             p.hint { "Adding sends nothing. You are asked for your consent next." }
-        }
-    }
-}
-
-fn find_form(glob: &str) -> Markup {
-    html! {
-        form.stack method="get" action="/backups/find" {
-            div.field {
-                label for="find-glob" { "Name" }
-                input #find-glob name="glob" required value=(glob) autocomplete="off" placeholder="*.odt";
-                p.hint { "* stands for anything. Looks through all snapshots." }
-            }
-            div.buttons { button.button type="submit" { "Find" } }
         }
     }
 }
@@ -266,34 +253,4 @@ pub(super) fn pager(
             }
         }
     }
-}
-
-/// Files that were found by name.
-pub(super) async fn find(asked: &Asked) -> Answer {
-    let glob = asked.query.need("glob", "the name")?.to_owned();
-    let command = Command::BackupFind { glob: glob.clone() };
-    let found = asked
-        .run_with(command, |heard: super::request::Heard<'_, Vec<_>>| {
-            if let Event::Entry(entry) = heard.event {
-                if heard.collected.len() < super::browse::ENTRIES_PER_PAGE {
-                    heard.collected.push(entry);
-                } else {
-                    heard.cancel.cancel();
-                }
-            }
-        })
-        .await;
-    let (found, is_cut) = super::browse::cut(found)?;
-    let body = html! {
-        nav.crumbs aria-label="Where you are" { a href="/backups" { "Backups" } span { "Find" } }
-        (card("find", "Find a file", find_form(&glob)))
-        @if found.is_empty() { (parts::empty("No snapshot has a file of that name.", html! {})) }
-        @else { (super::browse::found(&found)) }
-        @if is_cut { p.quiet { "There are more; a more exact name finds them." } }
-    };
-    Ok(Reply::Sheet(Sheet::new(
-        "Find a file",
-        Place::Backups,
-        body,
-    )))
 }

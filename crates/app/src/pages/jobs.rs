@@ -5,9 +5,15 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use candor_client::commands::{Command, Event, Failure, FailureKind, Problem, Progress, View};
+use candor_client::commands::{
+    Command, EntryView, Event, Failure, FailureKind, Problem, Progress, View,
+};
 use candor_client::{Cancel, Engine};
+use tokio::sync::Notify;
+
+use super::find::FOUND_MAX;
 
 /// Jobs that are kept once they are done.
 const KEPT_MAX: usize = 16;
@@ -27,6 +33,8 @@ pub(super) enum Kind {
     Export,
     Link,
     Look,
+    Find,
+    Verify,
 }
 
 /// One piece of work.
@@ -38,6 +46,8 @@ pub(super) struct Job {
     command: Command,
     cancel: Cancel,
     state: Mutex<State>,
+    /// Told once it is done.
+    end: Notify,
 }
 
 /// How far it is.
@@ -47,6 +57,10 @@ pub(super) struct State {
     pub(super) step: Option<String>,
     pub(super) problems: Vec<Problem>,
     pub(super) problems_count: u64,
+    /// What was found, as much as a page shows.
+    pub(super) entries: Vec<EntryView>,
+    /// Whether it ended because there is more than that.
+    pub(super) has_more: bool,
     /// What it came to, once it is done.
     pub(super) result: Option<Result<View, Failure>>,
     /// Whether the person has seen what it came to.
@@ -67,6 +81,7 @@ impl Drop for Ending<'_> {
         lock(&self.0.state)
             .result
             .get_or_insert_with(|| Err(broken()));
+        self.0.end.notify_waiters();
     }
 }
 
@@ -99,7 +114,37 @@ impl Job {
             command: Command::Status,
             cancel: Cancel::default(),
             state: Mutex::new(state),
+            end: Notify::new(),
         }
+    }
+
+    /// The same for a command of a kind.
+    #[cfg(test)]
+    pub(super) fn doing(self, kind: Kind, command: Command) -> Self {
+        Self {
+            kind,
+            command,
+            ..self
+        }
+    }
+
+    /// What it does.
+    pub(super) const fn command(&self) -> &Command {
+        &self.command
+    }
+
+    /// Waits until it is done.
+    pub(super) async fn ends(&self) {
+        let end = self.end.notified();
+        if !self.is_done() {
+            end.await;
+        }
+    }
+
+    /// The same, for a while.
+    pub(super) async fn ends_within(&self, most: Duration) {
+        // It is shown how far it is either way.
+        let _ = tokio::time::timeout(most, self.ends()).await;
     }
 
     fn is_done(&self) -> bool {
@@ -117,7 +162,12 @@ impl Job {
                     state.problems.push(problem);
                 }
             }
-            Event::Entry(_) | Event::Difference(_) | Event::LedgerLine(_) => {}
+            Event::Entry(entry) if state.entries.len() < FOUND_MAX => state.entries.push(entry),
+            Event::Entry(_) => {
+                state.has_more = true;
+                self.cancel.cancel();
+            }
+            Event::Difference(_) | Event::LedgerLine(_) => {}
         }
     }
 }
@@ -146,6 +196,7 @@ impl Jobs {
             command: command.clone(),
             cancel: Cancel::default(),
             state: Mutex::default(),
+            end: Notify::new(),
         });
         if self.is_closed.load(Ordering::Acquire) {
             job.cancel.cancel();
@@ -176,7 +227,8 @@ impl Jobs {
         self.all().into_iter().find(|job| job.kind == kind)
     }
 
-    fn of(&self, number: u64) -> Option<Arc<Job>> {
+    /// The one with this number, as long as it is kept.
+    pub(super) fn of(&self, number: u64) -> Option<Arc<Job>> {
         let jobs = lock(&self.jobs);
         jobs.iter().find(|job| job.number == number).cloned()
     }
@@ -193,6 +245,14 @@ impl Jobs {
         let all = self.all();
         all.iter()
             .filter(|job| job.kind == kind)
+            .for_each(|job| job.cancel.cancel());
+    }
+
+    /// Asks all of a kind that do something else than this to end cleanly.
+    pub(super) fn stop_others(&self, kind: Kind, command: &Command) {
+        let all = self.all();
+        all.iter()
+            .filter(|job| job.kind == kind && job.command != *command)
             .for_each(|job| job.cancel.cancel());
     }
 
@@ -220,9 +280,10 @@ impl Jobs {
     }
 }
 
-/// Makes room: first by what the person has seen, then by what is done. Work that has not ended is never forgotten.
+/// Makes room: first by what the person has seen, and by what was looked for, then by what is done. Work that has not ended is
+/// never forgotten.
 fn forget_old(jobs: &mut Vec<Arc<Job>>) {
-    let seen = |job: &Job| job.is_done() && lock(&job.state).is_seen;
+    let seen = |job: &Job| job.is_done() && (job.kind == Kind::Find || lock(&job.state).is_seen);
     let mut surplus = jobs.len().saturating_sub(KEPT_MAX);
     for may_go in [seen as fn(&Job) -> bool, Job::is_done] {
         jobs.retain(|job| {
@@ -264,6 +325,41 @@ mod tests {
         assert_eq!(kept.len(), KEPT_MAX);
         assert!(kept.contains(&0), "it has not ended");
         assert!(!kept.contains(&7) && !kept.contains(&1), "{kept:?}");
+    }
+
+    #[test]
+    fn what_was_looked_for_makes_room_before_news() {
+        let mut jobs: Vec<Arc<Job>> = (0..KEPT_MAX as u64 + 1)
+            .map(|number| job(number, true, false))
+            .collect();
+        let state = State {
+            result: Some(Ok(View::Done)),
+            ..State::default()
+        };
+        let search = Command::BackupFind {
+            glob: "*".to_owned(),
+        };
+        jobs[9] = Arc::new(Job::standing(9, "", state).doing(Kind::Find, search));
+        forget_old(&mut jobs);
+        assert_eq!(jobs.len(), KEPT_MAX);
+        assert!(jobs.iter().all(|job| job.number != 9));
+    }
+
+    #[test]
+    fn a_new_search_ends_the_one_before_and_no_other_work() {
+        let jobs = Jobs::default();
+        let search = |number, glob: &str| {
+            let glob = glob.to_owned();
+            let job = Job::standing(number, "", State::default());
+            Arc::new(job.doing(Kind::Find, Command::BackupFind { glob }))
+        };
+        let all = [search(1, "a"), search(2, "b"), job(3, false, false)];
+        lock(&jobs.jobs).extend(all.iter().cloned());
+        jobs.stop_others(Kind::Find, all[1].command());
+        assert_eq!(
+            all.map(|job| job.cancel.is_cancelled()),
+            [true, false, false]
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use maud::{Markup, html};
 use tokio::sync::mpsc;
 
 use super::home::days;
+use super::jobs::Kind;
 use super::parts::{self, Look, Tone, badge, card, when};
 use super::request::{Answer, Asked, Reply, expect_view};
 use super::shell::{Place, Sheet};
@@ -281,12 +282,8 @@ pub(super) fn export(asked: &Asked) -> Answer {
     })
 }
 
-/// Checks the chain of lines and its signature.
-pub(super) async fn verify(asked: &Asked) -> Answer {
-    let verified = expect_view!(asked.run(Command::LedgerVerify).await?, LedgerVerified)?;
-    let words = html! {
-        p { strong { "The ledger is whole." } " " (text::counted(verified.lines, "line", "lines")) ", chained and signed." }
-        (parts::deeper("Exact terms", html! { p { "Newest hash: " code.path { (verified.head) } } }))
-    };
-    asked.told("/ledger", parts::notice(Tone::Good, words))
+/// Begins to check the chain of lines and its signature.
+pub(super) fn verify(asked: &Asked) -> Answer {
+    let title = "Verifying the ledger".to_owned();
+    asked.begin(Kind::Verify, title, Command::LedgerVerify, "/ledger")
 }

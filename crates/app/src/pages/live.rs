@@ -4,6 +4,7 @@
 //! The page says which parts it shows and in which revision; so nothing is missed between its making and the stream's
 //! beginning, and after a restart of the daemon it catches up with everything at once.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::hash_map::DefaultHasher;
 use std::convert::Infallible;
@@ -18,10 +19,13 @@ use maud::{Markup, html};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::request::{Answer, Asked, Browser, Reply};
-use super::{Shared, backups, devices, folders, home, log, parts};
+use super::{Shared, backups, devices, find, folders, home, log, parts};
 
 /// Time between two looks at what a page shows: soon enough to follow with the eye.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How the name of a search's part begins.
+const FOUND: &str = "found-";
 
 /// Something on a page that changes by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +38,12 @@ pub(super) enum Part {
     Folders,
     Link,
     Log,
+    /// Of the search with this number.
+    Found(u64),
 }
 
 impl Part {
+    /// Those that are one of a kind.
     const ALL: [Self; 8] = [
         Self::Jobs,
         Self::Safe,
@@ -48,8 +55,8 @@ impl Part {
         Self::Log,
     ];
 
-    const fn name(self) -> &'static str {
-        match self {
+    fn name(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Jobs => "jobs",
             Self::Safe => "safe",
             Self::Services => "services",
@@ -58,10 +65,14 @@ impl Part {
             Self::Folders => "folders",
             Self::Link => "link",
             Self::Log => "log",
-        }
+            Self::Found(job) => return Cow::Owned(format!("{FOUND}{job}")),
+        })
     }
 
     fn named(name: &str) -> Option<Self> {
+        if let Some(job) = name.strip_prefix(FOUND) {
+            return job.parse().ok().map(Self::Found);
+        }
         Self::ALL.into_iter().find(|part| part.name() == name)
     }
 
@@ -77,6 +88,7 @@ impl Part {
             Self::Folders => folders::list(look.status()?, &shared.conflicts()?, now),
             Self::Link => devices::link_state(shared),
             Self::Log => log::state(look.status()?, now),
+            Self::Found(job) => find::state(shared, job),
         })
     }
 
@@ -166,10 +178,23 @@ fn changed(shared: &Shared, shown: &mut [(Part, String)]) -> String {
         let now = revision(&part.shown(&look));
         if now != *known {
             *known = now;
-            names.push(part.name());
+            names.push(part.name().into_owned());
         }
     }
     names.join(",")
+}
+
+/// Waits for the end of a search that is at work: what it found is shown at once.
+async fn search_ends(shared: &Shared, shown: &[(Part, String)]) {
+    for (part, _) in shown {
+        if let Part::Found(number) = part
+            && let Some(job) = shared.jobs.of(*number)
+            && job.state().result.is_none()
+        {
+            return job.ends().await;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Somebody who looks at a page.
@@ -186,6 +211,7 @@ impl Watcher {
         loop {
             tokio::select! {
                 _ = self.ticks.tick() => {}
+                () = search_ends(&self.shared, &self.parts) => {}
                 () = self.shared.stop.stopped() => return None,
             }
             let shared = &self.shared;
@@ -232,6 +258,12 @@ mod tests {
             [(Part::Safe, "01".to_owned()), (Part::Log, String::new())]
         );
         assert_eq!(shown("jobs:1,jobs:2,").len(), 1, "each once");
+        assert_eq!(
+            shown("found-7:01,found-x:2,found-:3"),
+            [(Part::Found(7), "01".to_owned())]
+        );
+        let name = Part::Found(7).name();
+        assert_eq!(Part::named(&name), Some(Part::Found(7)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod choose;
 mod consent;
 mod devices;
 mod entry;
+mod find;
 mod folders;
 mod guard;
 mod home;
@@ -252,8 +253,9 @@ fn jobs_content(shared: &Shared) -> Markup {
     let jobs = shared.jobs.all();
     let is_shown = |job: &&Arc<Job>| {
         let state = job.state();
-        // The page for a new device shows that one itself.
-        job.kind != Kind::Link && !state.is_seen && state.result.as_ref().is_none_or(jobs::is_news)
+        // These are shown by pages of their own.
+        let has_a_page = matches!(job.kind, Kind::Link | Kind::Find);
+        !has_a_page && !state.is_seen && state.result.as_ref().is_none_or(jobs::is_news)
     };
     let shown: Vec<&Arc<Job>> = jobs.iter().filter(is_shown).collect();
     html! {
@@ -285,6 +287,9 @@ fn job_shown(job: &Job) -> Markup {
                 Some(Ok(view)) => {
                     (parts::notice(outcome_tone(view), html! {
                         p { strong { (job.title) ": " (outcome(view)) } }
+                        @if let View::LedgerVerified(one) = view {
+                            (parts::deeper("Exact terms", html! { p { "Newest hash: " code.path { (one.head) } } }))
+                        }
                         @if let Some(step) = &state.step { p.quiet { (parts::sentence(step)) } }
                         (problems) (away)
                     }))
@@ -369,6 +374,10 @@ fn outcome(view: &View) -> String {
             "{} of {} found, and nothing else in your name.",
             text::count(one.found),
             text::counted(one.statements, "statement", "statements")
+        ),
+        View::LedgerVerified(one) => format!(
+            "the ledger is whole; {}, chained and signed.",
+            text::counted(one.lines, "line", "lines")
         ),
         _ => "done.".to_owned(),
     }

@@ -12,8 +12,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::request::{Answer, Asked, Reply};
 use super::shell::{self, Place};
 use super::{
-    Shared, backups, browse, choose, consent, devices, folders, home, jobs_part, ledger, live, log,
-    services, settings, welcome,
+    Shared, backups, browse, choose, consent, devices, find, folders, home, jobs_part, ledger,
+    live, log, services, settings, welcome,
 };
 
 /// Files that are part of the program: name, type, content.
@@ -104,7 +104,7 @@ fn backup_routes() -> Router<Arc<Shared>> {
         )
         .route(
             "/backups/find",
-            get(page!("Find a file", Backups, backups::find)),
+            get(page!("Find a file", Backups, find::page)),
         )
         .route(
             "/backups/browse",
@@ -189,7 +189,7 @@ fn trust_routes() -> Router<Arc<Shared>> {
         )
         .route(
             "/ledger/verify",
-            post(page!("Ledger", Ledger, ledger::verify)),
+            post(step!("Ledger", Ledger, ledger::verify)),
         )
         .route("/log", get(page!("Log", Log, log::page)))
         .route("/log/look", post(step!("Log", Log, log::look_now)))
@@ -276,11 +276,11 @@ for_service!(ask_off);
 for_service!(off);
 
 fn stop_job(asked: &Asked) -> Answer {
-    asked
-        .shared
-        .jobs
-        .stop(asked.form.number("job").unwrap_or(0));
-    Ok(Reply::SeeOther(back(asked)))
+    let jobs = &asked.shared.jobs;
+    let number = asked.form.number("job").unwrap_or(0);
+    jobs.stop(number);
+    let search = jobs.of(number).and_then(|job| find::address(&job));
+    Ok(Reply::SeeOther(search.unwrap_or_else(|| back(asked))))
 }
 
 fn put_job_away(asked: &Asked) -> Answer {

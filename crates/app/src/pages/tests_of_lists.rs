@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use candor_client::commands::{
-    BackupView, EntryView, Failure, FailureKind, LedgerHourView, LedgerLineView, LedgerSummaryView,
-    Problem, Progress, ProposalView, SnapshotView, VersionView, View,
+    BackupView, Command, EntryView, Failure, FailureKind, LedgerHourView, LedgerLineView,
+    LedgerSummaryView, LedgerVerifiedView, Problem, Progress, ProposalView, SnapshotView,
+    VersionView, View,
 };
 use candor_client::path_text::PathText;
 use maud::{Markup, html};
 
 use super::choose::For;
-use super::jobs::{Job, State};
+use super::jobs::{Job, Kind, State};
 use super::tests::{NOW, lines};
-use super::{backups, browse, choose, folders, job_shown, ledger, services};
+use super::{backups, browse, choose, find, folders, job_shown, ledger, services};
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
@@ -232,4 +233,75 @@ fn work_is_shown_from_its_beginning_to_what_it_came_to() {
         .map(|(state, number)| job_shown(&Job::standing(number, "Backing up documents", state)))
         .collect();
     insta::assert_snapshot!("jobs", lines(&html! { @for one in &shown { (one) } }));
+}
+
+#[test]
+fn a_search_says_how_far_it_is_and_what_it_came_to() {
+    let failed = |kind| Failure {
+        kind,
+        sentence: "the cell does not answer".to_owned(),
+        hint: None,
+        causes: Vec::new(),
+    };
+    let some = || vec![entry("documents/letters/a.txt", "file")];
+    let at_work = State {
+        progress: Some(Progress {
+            phase: "find".to_owned(),
+            files: 12_288,
+            ..Progress::default()
+        }),
+        entries: some(),
+        ..State::default()
+    };
+    let result = |result, entries, has_more| State {
+        result: Some(result),
+        entries,
+        has_more,
+        ..State::default()
+    };
+    let states = [
+        ("begun", State::default()),
+        ("at work", at_work),
+        ("nothing", result(Ok(View::Done), Vec::new(), false)),
+        ("all", result(Ok(View::Done), some(), false)),
+        (
+            "more",
+            result(Err(failed(FailureKind::Interrupted)), some(), true),
+        ),
+        (
+            "stopped",
+            result(Err(failed(FailureKind::Interrupted)), some(), false),
+        ),
+        (
+            "failed",
+            result(Err(failed(FailureKind::Unreachable)), some(), false),
+        ),
+    ];
+    let shown = states.iter().zip(1..).map(|((name, state), number)| {
+        let search = Command::BackupFind {
+            glob: "*.txt".to_owned(),
+        };
+        let job = Job::standing(number, "Looking for *.txt", State::default());
+        let job = job.doing(Kind::Find, search);
+        (name, find::shown(&job, state))
+    });
+    let shown: Vec<_> = shown.collect();
+    insta::assert_snapshot!(
+        "search",
+        lines(&html! { @for (name, one) in &shown { h2 { (name) } (one) } })
+    );
+}
+
+#[test]
+fn the_verified_ledger_says_its_hash() {
+    let verified = View::LedgerVerified(LedgerVerifiedView {
+        lines: 1_204,
+        head: ID.to_owned(),
+    });
+    let state = State {
+        result: Some(Ok(verified)),
+        ..State::default()
+    };
+    let shown = job_shown(&Job::standing(1, "Verifying the ledger", state));
+    insta::assert_snapshot!("verified", lines(&shown));
 }

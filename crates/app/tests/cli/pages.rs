@@ -7,7 +7,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -247,19 +248,92 @@ fn what_was_done_is_told_to_the_browser_that_did_it_and_once() {
     let (person, up) = running();
     let pages = Pages::of(&person);
     let [key, other] = [(), ()].map(|()| pages.enter(&token(&person)).unwrap());
-    let done = pages.ask("POST", "/ledger/verify", &key, "");
+    let letters = person.path("letters");
+    fs::create_dir(&letters).unwrap();
+    let form = format!("path={}", letters.display());
+    let done = pages.ask("POST", "/backups/add", &key, &form);
     assert_eq!(done.status, 303);
     let page = &done.headers["location"];
-    assert!(page.starts_with("/ledger?told="), "{page}");
+    assert!(page.starts_with("/backups?told="), "{page}");
     let says = |method: &str, key: &str| {
         let answer = pages.ask(method, page, key, "");
         assert_eq!(answer.status, 200);
-        answer.body.contains("The ledger is whole.")
+        answer.body.contains("is on the list")
     };
     assert!(!says("GET", &other), "another browser's words");
     assert!(!says("HEAD", &key), "nobody sees them there");
     assert!(says("GET", &key));
     assert!(!says("GET", &key), "once");
+    assert_eq!(up.terminate(), 0);
+}
+
+/// Fetches a page until it says this.
+fn says_in_the_end(pages: &Pages, path: &str, key: &str, words: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let page = pages.ask("GET", path, key, "");
+        assert_eq!(page.status, 200, "{path}");
+        if page.body.contains(words) {
+            return page.body;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{path} never says {words:?}: {}",
+            page.body
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_ledger_is_verified_as_work_that_the_page_shows() {
+    let (person, up) = running();
+    let pages = Pages::of(&person);
+    let key = pages.enter(&token(&person)).unwrap();
+    let begun = pages.ask("POST", "/ledger/verify", &key, "");
+    assert_eq!(
+        (begun.status, begun.headers["location"].as_str()),
+        (303, "/ledger")
+    );
+    let page = says_in_the_end(&pages, "/ledger", &key, "the ledger is whole");
+    assert!(page.contains("Newest hash"), "{page}");
+    assert_eq!(up.terminate(), 0);
+}
+
+#[test]
+fn a_search_is_followed_by_its_number_and_without_scripts() {
+    let (person, up) = running();
+    let pages = Pages::of(&person);
+    let key = pages.enter(&token(&person)).unwrap();
+    let none = "No snapshot has a file of that name.";
+    let part_of = |page: &str| {
+        let (_, rest) = page.split_once("data-live=\"found-").unwrap();
+        rest.split_once('"').unwrap().0.to_owned()
+    };
+    let first = pages.ask("GET", "/backups/find?glob=no+such+name", &key, "");
+    let number = part_of(&first.body);
+    let address = format!("/backups/find?glob=no+such+name&job={number}");
+    let page = says_in_the_end(&pages, &address, &key, none);
+    assert_eq!(part_of(&page), number, "the same search");
+    let part = format!("/parts/found-{number}");
+    assert!(says_in_the_end(&pages, &part, &key, none).contains("data-revision"));
+    // Another name is another search, whatever number the address has.
+    let address = format!("/backups/find?glob=*&job={number}");
+    let other = part_of(&pages.ask("GET", &address, &key, "").body);
+    assert_ne!(other, number);
+    let part = format!("/parts/found-{other}");
+    says_in_the_end(&pages, &part, &key, "Its folder");
+    // One that is not kept says so, and what is no pattern is told at once.
+    says_in_the_end(&pages, "/parts/found-999", &key, "not kept any more");
+    // To stop one leads back to what it found.
+    let stopped = pages.ask("POST", "/jobs/stop", &key, &format!("job={other}"));
+    assert_eq!(
+        stopped.headers["location"],
+        format!("/backups/find?glob=*&job={other}")
+    );
+    // However slow this machine is: one of many tries is answered with why, and not with a page that is to say it later.
+    let is_refused = |_| pages.ask("GET", "/backups/find?glob=%7Ba", &key, "").status == 422;
+    assert!((0..100).any(is_refused));
     assert_eq!(up.terminate(), 0);
 }
 
@@ -302,7 +376,7 @@ fn status_in_a_terminal_says_what_the_first_page_says() {
         if is_same(&said) {
             break;
         }
-        std::thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(200));
         said = both();
     }
     assert!(is_same(&said), "{}\n{}", said.0, said.1);

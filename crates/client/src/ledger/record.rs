@@ -138,6 +138,11 @@ impl Record {
         }
     }
 
+    /// Where to: the other end's address, or where none was known yet, the name that was asked for.
+    pub(super) fn destination(&self) -> &str {
+        self.remote.as_deref().unwrap_or(&self.name)
+    }
+
     /// The record that ends the connection which `self` opened.
     pub(super) fn closed(&self, opening: u64, now: Millis, counts: &Counts) -> Self {
         let is_tcp = self.protocol == Some(Protocol::Tcp);

@@ -16,10 +16,11 @@ use candor_vault::secret::scrub_stack;
 use candor_wire::DeviceId;
 use candor_wire::cbor::{self, Canonical as _};
 use candor_wire::sign::{Ed25519Public, SecretKey};
-use candor_wire::time::Millis;
 
+use super::mark::Mark;
 use super::record::{FIRST_HASH, LedgerHead, Record, SignedLedgerHead};
 use super::{LEDGER_VERSION, LedgerError, RECORD_MAX_BYTES, SEGMENT_MAX_BYTES, SEGMENTS_MAX};
+use crate::commands::LedgerSelection;
 use crate::keystore::LedgerKey;
 use crate::{durable, seal_small};
 
@@ -28,31 +29,6 @@ const CHECKPOINT: &str = "checkpoint";
 const SUFFIX: &str = ".segment";
 const PLACE: &[u8] = b"candor/ledger/1";
 const LENGTH_BYTES: u64 = 4;
-
-/// What this process knows of a segment that it read or writes: enough to check it by itself.
-#[derive(Debug, Clone, Copy)]
-struct Mark {
-    /// Number of its first record.
-    first: u64,
-    /// The hash of the record before that one.
-    before: [u8; 32],
-    /// The newest beginning of a connection in it, or of an alarm.
-    latest: Millis,
-}
-
-impl Mark {
-    const fn new(first: u64, before: [u8; 32]) -> Self {
-        Self {
-            first,
-            before,
-            latest: Millis(i64::MIN),
-        }
-    }
-
-    fn take(&mut self, record: &Record) {
-        self.latest = self.latest.max(record.opened_at);
-    }
-}
 
 /// How far a reading of the segments came.
 #[derive(Debug, Clone)]
@@ -225,6 +201,12 @@ impl Segments {
             let file = File::open(self.segment_path(first))?;
             let mut reader = BufReader::new(file);
             self.walk_segment(&mut reader, signed, &mut walk, visit)?;
+        }
+        // Retention leaves newer segments. A signed head in the checkpoint's place would take everything away.
+        if begins > 0 && walk.sequence == begins {
+            return Err(LedgerError::Altered {
+                sequence: begins + 1,
+            });
         }
         if signed == walk.sequence && walk.sequence == begins {
             walk.hash_at_head = Some(walk.hash);
@@ -409,31 +391,48 @@ impl Segments {
         while self.marks.len() > SEGMENTS_MAX {
             // What is not whole must be noticed, and not taken away.
             self.read(0, &mut |_| {})?;
-            let (oldest, kept) = (self.marks[0], self.marks[1]);
+            let (oldest, kept) = (&self.marks[0], &self.marks[1]);
             let signed = sign(kept.first - 1, kept.before);
             durable::replace(&self.folder.join(CHECKPOINT), &cbor::encode(&signed))?;
             let path = self.segment_path(oldest.first);
-            fs::remove_file(&path)?;
+            // From here on it is not a part of the ledger, also if its file stays until the next start.
             self.marks.remove(0);
+            fs::remove_file(&path)?;
             durable::sync_folder_of(&path)?;
         }
         Ok(())
     }
 
-    /// The oldest segment with this record or a later one that may hold a connection which was opened at `since` or
-    /// later: its place.
-    pub(super) fn next_with(&self, from: u64, since: Option<Millis>) -> Option<usize> {
-        (0..self.marks.len()).find(|place| {
-            let may_fit = since.is_none_or(|since| self.marks[*place].latest >= since);
-            may_fit && self.end_of(*place).0 >= from
-        })
+    /// Compares the checkpoint and the names of the segments with what this process read and wrote.
+    pub(super) fn check_files(&self) -> Result<(), LedgerError> {
+        let checkpoint = self.signed(CHECKPOINT)?;
+        let (begins, hash) = checkpoint.map_or((0, FIRST_HASH), |head| (head.sequence, head.hash));
+        let goes_on = match self.marks.first() {
+            Some(first) => (first.first, first.before) == (begins + 1, hash),
+            None => begins == 0,
+        };
+        // What is older may be there until the next start.
+        let there = self.list()?.into_iter().filter(|first| *first > begins);
+        let is_same = there.eq(self.marks.iter().map(|mark| mark.first));
+        if goes_on && is_same {
+            Ok(())
+        } else {
+            let sequence = begins + 1;
+            Err(LedgerError::Altered { sequence })
+        }
+    }
+
+    /// The oldest segment with this record or a later one that may hold what is asked for: its place.
+    pub(super) fn next_with(&self, from: u64, asked: &LedgerSelection) -> Option<usize> {
+        (0..self.marks.len())
+            .find(|place| self.end_of(*place).0 >= from && self.marks[*place].may_have(asked))
     }
 
     /// The same backwards: the newest one that has a record before `before`.
-    pub(super) fn last_with(&self, before: u64, since: Option<Millis>) -> Option<usize> {
+    pub(super) fn last_with(&self, before: u64, asked: &LedgerSelection) -> Option<usize> {
         self.marks
             .iter()
-            .rposition(|mark| mark.first < before && since.is_none_or(|since| mark.latest >= since))
+            .rposition(|mark| mark.first < before && mark.may_have(asked))
     }
 
     /// Number and hash of the last record of the segment at this place; of an empty one, those before it.
@@ -456,7 +455,7 @@ impl Segments {
         place: usize,
         visit: &mut dyn FnMut(Record),
     ) -> Result<u64, LedgerError> {
-        let mark = self.marks[place];
+        let mark = &self.marks[place];
         let (last, hash) = self.end_of(place);
         let is_closed = place + 1 < self.marks.len();
         let mut walk = Walk::behind(mark.first - 1, mark.before);
@@ -475,6 +474,11 @@ impl Segments {
         let is_whole = !(is_closed && walk.is_torn);
         if is_whole && (walk.sequence, walk.hash) == (last, hash) {
             Ok(last)
+        } else if !is_closed && !walk.is_torn && walk.sequence < last {
+            Err(LedgerError::Cut {
+                found: walk.sequence,
+                signed: last,
+            })
         } else {
             let sequence = (walk.sequence + 1).min(last);
             Err(LedgerError::Altered { sequence })

@@ -47,7 +47,7 @@ impl Summary {
             }
             Event::Closed | Event::Interrupted => {}
         }
-        let destination = record.remote.as_ref().unwrap_or(&record.name).clone();
+        let destination = record.destination().to_owned();
         let protocol = record.protocol.map_or("", Protocol::name);
         let place = (hour, record.service.clone(), destination, protocol);
         let sum = self.hours.entry(place).or_default();

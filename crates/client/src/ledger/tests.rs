@@ -464,9 +464,41 @@ fn a_segment_that_is_altered_later_is_noticed_by_whoever_reads_it() {
         assert!(ledger.verify().is_err());
         // The newest ones need none of it.
         ledger.newest(&asked, None, 3).unwrap();
+        // Nor does whoever looks for what is in none of them.
+        let none = LedgerSelection {
+            service: Some("no such service".to_owned()),
+            ..LedgerSelection::default()
+        };
+        assert_eq!(ledger.newest(&none, None, 3).unwrap().lines.len(), 0);
     }
     fs::write(&oldest, &good).unwrap();
     assert_eq!(all().unwrap(), whole);
+}
+
+#[test]
+fn files_that_are_not_the_ledgers_own_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, open) = with_a_history(folder.path());
+    drop(open);
+    let is_altered = |ledger: &Ledger| matches!(ledger.verify(), Err(LedgerError::Altered { .. }));
+    ledger.verify().unwrap();
+    let surplus = folder.path().join(format!("{:016}.segment", 999_999));
+    fs::write(&surplus, b"").unwrap();
+    assert!(is_altered(&ledger));
+    fs::remove_file(&surplus).unwrap();
+    ledger.verify().unwrap();
+    // The signed head in the place of a checkpoint says that everything went by retention.
+    let [head, checkpoint] = ["head", "checkpoint"].map(|name| folder.path().join(name));
+    fs::copy(head, &checkpoint).unwrap();
+    assert!(is_altered(&ledger));
+    drop(ledger);
+    let segments = || fs::read_dir(folder.path()).unwrap().count();
+    let before = segments();
+    assert!(matches!(
+        open_with(folder.path(), 6),
+        Err(LedgerError::Altered { .. })
+    ));
+    assert_eq!(segments(), before, "nothing is taken away for it");
 }
 
 #[test]

@@ -57,12 +57,30 @@ fn snapshots_can_be_listed_searched_and_compared() {
     );
     assert!(matches!(missing, Err(BrowseError::NotFound { .. })));
     let mut found = Vec::new();
-    find(&mut reader, first, "*.c", &mut |path, _| {
-        found.push(path.display().to_string());
+    let mut looked_at = 0;
+    find(&mut reader, first, "*.c", &mut |path, _, fits| {
+        looked_at += 1;
+        if fits {
+            found.push(path.display().to_string());
+        }
         ControlFlow::Continue(())
     })
     .unwrap();
     assert_eq!(found, ["source/a/x.c"]);
+    assert_eq!(looked_at, 5, "source, a, x.c, y.h, b");
+    // One that finds nothing can be stopped as well.
+    let mut looked_at = 0;
+    find(&mut reader, first, "no such name", &mut |_, _, fits| {
+        assert!(!fits);
+        looked_at += 1;
+        if looked_at == 2 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })
+    .unwrap();
+    assert_eq!(looked_at, 2);
     drop(reader);
     world.write("a/x.c", b"changed");
     world.write("new/z", b"4");
