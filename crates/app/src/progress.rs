@@ -135,8 +135,8 @@ fn pace(progress: &Progress, elapsed: Duration) -> String {
     let rate_text = text::bytes(u64::try_from(rate).unwrap_or(u64::MAX));
     let done = text::bytes(progress.bytes);
     let Some(total) = progress.bytes_total else {
-        // Names alone are looked at.
-        if progress.bytes == 0 {
+        // Of what is looked for, names alone are read.
+        if progress.phase == "find" {
             return String::new();
         }
         return format!("{done}  {rate_text}/s");
@@ -231,5 +231,7 @@ mod tests {
         );
         progress.bytes_total = None;
         assert_eq!(pace_of(&progress), "0 B  0 B/s");
+        progress.phase = "find".to_owned();
+        assert_eq!(pace_of(&progress), "");
     }
 }
