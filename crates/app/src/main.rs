@@ -27,6 +27,8 @@ mod account;
 #[cfg(feature = "device")]
 mod allocator;
 #[cfg(feature = "device")]
+mod background;
+#[cfg(feature = "device")]
 mod backup;
 #[cfg(feature = "device")]
 mod consent;

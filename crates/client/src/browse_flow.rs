@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use candor_vault::browse::{self, BrowseError, Difference};
+use candor_vault::browse::{self, BrowseError, Difference, Search};
 use candor_vault::node::{Entry, Item, Kind};
 use candor_vault::report::{Cancel, Progress as _};
 use candor_wire::errand::Purpose;
@@ -78,11 +78,19 @@ pub(crate) fn browse_failed(error: &BrowseError) -> Failure {
             format!("{} is not in the snapshot", path.display()),
         )
         .with_hint("`candor backup ls SNAPSHOT` shows what is in it"),
-        BrowseError::Pattern { .. } => Failure::new(FailureKind::Usage, error.to_string())
-            .with_hint("globs are written as in a .gitignore file")
-            .because(error),
+        BrowseError::Pattern { .. } | BrowseError::LongPattern => {
+            Failure::new(FailureKind::Usage, error.to_string())
+                .with_hint("globs are written as in a .gitignore file")
+                .because(error)
+        }
         BrowseError::Tree(_) => Failure::of(error),
     }
+}
+
+/// Whether a pattern can be looked for at all: what is wrong with it is known before anything is opened.
+pub fn check_glob(glob: &str) -> Result<(), Failure> {
+    let search = Search::new(glob);
+    search.map(drop).map_err(|error| browse_failed(&error))
 }
 
 impl Engine {
@@ -99,13 +107,17 @@ impl Engine {
         let path = path.map(PathText::to_path).unwrap_or_default();
         self.read_back(Purpose::Restore, events, cancel, |session| {
             let (held, entry) = session.find(&spec)?;
-            let mut reader = held.open.repository.reader(&*held.open.objects);
-            let id = entry.id.to_string();
+            let (open, id) = (&held.open, entry.id.to_string());
             let mut each = |path: &Path, item: &Item| {
                 tell_item(session.events, session.cancel, &id, path, item)
             };
-            browse::list(&mut reader, entry.root, &path, recursive, &mut each)
-                .map_err(|error| browse_failed(&error))?;
+            let listed = if recursive {
+                let mut reader = open.repository.reader(&*open.objects);
+                browse::list_all(&mut reader, entry.root, &path, &mut each)
+            } else {
+                browse::list(&open.random_reader(), entry.root, &path, &mut each)
+            };
+            listed.map_err(|error| browse_failed(&error))?;
             session.done()
         })
     }
@@ -118,7 +130,7 @@ impl Engine {
         cancel: &Cancel,
     ) -> Result<View, Failure> {
         // Nothing is asked of the cell for what cannot be looked for.
-        browse::check_pattern(glob).map_err(|error| browse_failed(&error))?;
+        let mut search = Search::new(glob).map_err(|error| browse_failed(&error))?;
         self.read_back(Purpose::Restore, events, cancel, |session| {
             // One that is damaged hides nothing in the others.
             let mut damaged = None;
@@ -147,7 +159,7 @@ impl Engine {
                             ControlFlow::Continue(())
                         }
                     };
-                    let found = browse::find(&mut reader, entry.root, glob, &mut each);
+                    let found = search.run(&mut reader, entry.root, &mut each);
                     match found.map_err(|error| browse_failed(&error)) {
                         Ok(()) => {}
                         Err(failure) if failure.kind == FailureKind::Integrity => {
@@ -155,7 +167,10 @@ impl Engine {
                         }
                         Err(failure) => return Err(failure),
                     }
-                    session.done()?;
+                    if session.cancel.is_cancelled() {
+                        // What is damaged is told, however early it ended.
+                        return damaged.map_or_else(|| session.done(), Err);
+                    }
                 }
             }
             damaged.map_or_else(|| session.done(), Err)

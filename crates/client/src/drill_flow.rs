@@ -203,9 +203,8 @@ impl Session<'_> {
             if let Some(lost) = problems.find(|one| one.kind == ProblemKind::Damaged) {
                 return Err(cannot_come_back(&lost.path));
             }
-            let mut reader = held.open.repository.reader(&*held.open.objects);
-            let root = browse::root(&mut reader, entry.root);
-            let root = root.map_err(|error| browse_failed(&error))?;
+            let root = held.open.random_reader().root(entry.root);
+            let root = root.map_err(|error| browse_failed(&error.into()))?;
             let is_own = entry.device == self.engine.facts.device;
             compare(&mut view, is_own.then_some(&root), &drawn, &target)
         });
@@ -236,7 +235,7 @@ impl Session<'_> {
             Item::Entry(entry) => draw.see(path, entry),
             Item::Refused { .. } => ControlFlow::Continue(()),
         };
-        browse::list(&mut reader, entry.root, Path::new(""), true, &mut each)
+        browse::list_all(&mut reader, entry.root, Path::new(""), &mut each)
             .map_err(|error| browse_failed(&error))?;
         self.done()?;
         Ok(draw.drawn)

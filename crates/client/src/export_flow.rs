@@ -369,6 +369,7 @@ impl<'e> Export<'e> {
     fn vault(&mut self, vault: VaultId, held: &Held<'_>) -> Result<(), Failure> {
         let snapshots = &held.open.repository.manifest().snapshots;
         let is_synced = self.engine().is_synced_vault(&vault);
+        let reader = held.open.random_reader();
         for (place, entry) in snapshots.iter().enumerate() {
             let rest = &snapshots[place + 1..];
             let is_newest = if is_synced {
@@ -386,7 +387,7 @@ impl<'e> Export<'e> {
             if is_synced && !is_newest && !is_here {
                 continue;
             }
-            let viewed = snapshot_view(&held.open, entry);
+            let viewed = snapshot_view(&reader, entry);
             let viewed = self.or_miss(&name, viewed)?;
             let listed = Listed {
                 snapshot: viewed.unwrap_or_else(|| plain_view(entry)),

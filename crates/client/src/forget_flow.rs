@@ -187,7 +187,8 @@ impl Engine {
                 };
                 ids.retain(|id| listed.iter().any(|entry| entry.id == *id));
                 let entries = listed.iter().filter(|entry| ids.contains(&entry.id));
-                let views = entries.map(|entry| snapshot_view(open, entry));
+                let reader = open.random_reader();
+                let views = entries.map(|entry| snapshot_view(&reader, entry));
                 let views = views.collect::<Result<Vec<_>, _>>()?;
                 // None of them the second time: they are off, and only the answer was lost.
                 if !views.is_empty() {

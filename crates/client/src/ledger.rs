@@ -15,6 +15,7 @@
 
 mod line;
 mod mark;
+mod reading;
 mod record;
 mod segments;
 mod summary;
@@ -39,7 +40,8 @@ use crate::commands::{
 use crate::keystore::LedgerKey;
 
 pub use line::{Counts, DataClass, OpenLine, Opening, Protocol};
-use record::{Event, LedgerHead, Record, SignedLedgerHead};
+use reading::Segment;
+use record::{Claim, Event, LedgerHead, Record, SignedLedgerHead};
 use segments::Segments;
 use summary::Summary;
 
@@ -165,7 +167,7 @@ impl Ledger {
         });
         ledger
             .inner()
-            .catch_up(&|sequence, hash| ledger.sign(sequence, hash))?;
+            .catch_up(&|claim, sequence, hash| ledger.sign(claim, sequence, hash))?;
         for (opening, record) in still_open {
             let interrupted = Record {
                 event: Event::Interrupted,
@@ -186,7 +188,9 @@ impl Ledger {
     fn append(&self, record: Record, counts: Option<&Arc<Counts>>) -> Result<u64, LedgerError> {
         let mut inner = self.inner();
         let before = inner.newest().0;
-        let result = inner.append(record.clone(), &|sequence, hash| self.sign(sequence, hash));
+        let result = inner.append(record.clone(), &|claim, sequence, hash| {
+            self.sign(claim, sequence, hash)
+        });
         let sequence = inner.newest().0;
         if sequence > before {
             // It is on the disk, also if what comes after that failed. In one moment, so that a connection is in one of
@@ -219,7 +223,7 @@ impl Ledger {
         summary.view(now, &closed_now.collect::<Vec<Record>>())
     }
 
-    fn sign(&self, sequence: u64, hash: [u8; 32]) -> SignedLedgerHead {
+    fn sign(&self, claim: Claim, sequence: u64, hash: [u8; 32]) -> SignedLedgerHead {
         let time = self.clock.now();
         let head = LedgerHead {
             version: LEDGER_VERSION,
@@ -228,7 +232,7 @@ impl Ledger {
             hash,
             time,
         };
-        SignedLedgerHead::sign(&head, self.signing.ed25519())
+        SignedLedgerHead::sign(claim, &head, self.signing.ed25519())
     }
 
     /// Writes that a connection is about to be opened. When this returns, the record is durable.
@@ -278,22 +282,18 @@ impl Ledger {
         let mut still_open: BTreeMap<u64, Record> = BTreeMap::new();
         let mut next = 0;
         loop {
+            let Some(segment) = self.next_segment(next, &asked, check_head)? else {
+                break;
+            };
             let mut records = Vec::new();
-            {
-                let inner = self.inner();
-                let Some(place) = inner.next_with(next, &asked) else {
-                    check_head(&inner)?;
-                    break;
-                };
-                // Records may have been added to a segment since a part of it was told.
-                let from = next;
-                let mut new = |record: Record| {
-                    if record.sequence >= from {
-                        records.push(record);
-                    }
-                };
-                next = inner.read(place, &mut new)? + 1;
-            }
+            // Records may have been added to a segment since a part of it was told.
+            let from = next;
+            let mut new = |record: Record| {
+                if record.sequence >= from {
+                    records.push(record);
+                }
+            };
+            next = segment.read(&mut new)? + 1;
             for record in records {
                 match record.event {
                     Event::Opened => {
@@ -340,21 +340,18 @@ impl Ledger {
         }
         let mut end = before.unwrap_or(u64::MAX);
         loop {
-            let mut found = Vec::new();
-            let first = {
-                let inner = self.inner();
-                let Some(place) = inner.last_with(end, asked) else {
-                    break;
-                };
-                inner.read(place, &mut |record| {
-                    let is_over = record.event != Event::Opened && record.sequence < end;
-                    let is_new = is_over && !told_open.contains(&record.opening);
-                    if is_new && takes(asked, &record) {
-                        found.push(record);
-                    }
-                })?;
-                inner.first_of(place)
+            let Some(segment) = self.last_segment(end, asked)? else {
+                break;
             };
+            let first = segment.first;
+            let mut found = Vec::new();
+            segment.read(&mut |record| {
+                let is_over = record.event != Event::Opened && record.sequence < end;
+                let is_new = is_over && !told_open.contains(&record.opening);
+                if is_new && takes(asked, &record) {
+                    found.push(record);
+                }
+            })?;
             for record in found.iter().rev() {
                 page.older_before = Some(record.sequence + 1);
                 if page.lines.len() >= most {
@@ -368,28 +365,52 @@ impl Ledger {
         Ok(page)
     }
 
-    /// Reads and checks everything: seals, numbers, hashes, the names of the files, the checkpoint and the signed head. Reads
-    /// one segment after the other, and stops nobody from opening a connection meanwhile.
+    /// Reads and checks everything: seals, numbers, hashes, the names of the files, the checkpoint and the signed head.
     pub fn verify(&self) -> Result<LedgerVerifiedView, LedgerError> {
         let everything = LedgerSelection::default();
         let (mut lines, mut next) = (0, 0);
-        loop {
-            // Connections go on in between.
-            let inner = self.inner();
-            let Some(place) = inner.next_with(next, &everything) else {
-                check_head(&inner)?;
-                inner.check_files()?;
-                let head = to_hex(&inner.newest().1);
-                return Ok(LedgerVerifiedView { lines, head });
-            };
+        let mut head = String::new();
+        let mut at_end = |inner: &Segments| {
+            head = to_hex(&inner.newest().1);
+            check_head(inner)?;
+            inner.check_files()
+        };
+        while let Some(segment) = self.next_segment(next, &everything, &mut at_end)? {
             let from = next;
             let mut count = |record: Record| {
                 let begins = matches!(record.event, Event::Opened | Event::Alarm);
                 // Records may have been added to a segment since it was read.
                 lines += u64::from(begins && record.sequence >= from);
             };
-            next = inner.read(place, &mut count)? + 1;
+            next = segment.read(&mut count)? + 1;
         }
+        Ok(LedgerVerifiedView { lines, head })
+    }
+
+    /// The oldest segment with this record or a later one that may hold what is asked for; if there is none, what `at_end` says of
+    /// all of them in the same moment. Connections go on while the segment is read.
+    fn next_segment(
+        &self,
+        from: u64,
+        asked: &LedgerSelection,
+        at_end: impl FnOnce(&Segments) -> Result<(), LedgerError>,
+    ) -> Result<Option<Segment>, LedgerError> {
+        let inner = self.inner();
+        match inner.next_with(from, asked) {
+            Some(place) => inner.segment(place).map(Some),
+            None => at_end(&inner).map(|()| None),
+        }
+    }
+
+    /// The same backwards: the newest one that has a record before `before`.
+    fn last_segment(
+        &self,
+        before: u64,
+        asked: &LedgerSelection,
+    ) -> Result<Option<Segment>, LedgerError> {
+        let inner = self.inner();
+        let place = inner.last_with(before, asked);
+        place.map(|place| inner.segment(place)).transpose()
     }
 }
 

@@ -61,6 +61,7 @@ mod writer_state;
 mod test_support;
 
 pub use api::{Api, ApiError};
+pub use browse_flow::check_glob;
 pub use candor_vault::prune::MAX_UNUSED_PERCENT;
 pub use candor_vault::report::Cancel;
 pub use candor_vault::{Entropy, SystemEntropy};

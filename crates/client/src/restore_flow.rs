@@ -11,11 +11,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use candor_vault::browse::BrowseError;
+use candor_vault::random::RandomReader;
 use candor_vault::report::Cancel;
 use candor_vault::restore::{self, RestoreError, RestoreJob, RestoreOutcome};
-use candor_vault::{SnapshotEntry, browse};
+use candor_vault::{SnapshotEntry, SnapshotId};
 use candor_wire::VaultId;
 use candor_wire::errand::Purpose;
+use candor_wire::ids::from_hex;
 
 use crate::api::Api;
 use crate::backup_flow::tell_problems;
@@ -64,6 +67,12 @@ impl SnapshotSpec {
     /// Whether it means the newest one, whichever that is.
     pub(crate) const fn is_newest(&self) -> bool {
         self.prefix.is_none()
+    }
+
+    /// The whole id, if that is how it was said: it is one snapshot's.
+    fn id(&self) -> Option<SnapshotId> {
+        let prefix = self.prefix.as_deref()?;
+        from_hex(prefix).map(SnapshotId::from_bytes)
     }
 
     fn matches(&self, entry: &SnapshotEntry) -> bool {
@@ -181,6 +190,16 @@ impl<'e> Session<'e> {
         Ok(outcome)
     }
 
+    /// Where a snapshot can be. One whose id is known comes first in the vault that this device saw it in.
+    fn candidates_of(&self, spec: &SnapshotSpec) -> Result<Vec<VaultId>, Failure> {
+        let mut vaults = self.candidates(spec.set.as_deref())?;
+        if let Some(id) = spec.id() {
+            let seen_in = self.engine.store().vaults_listing(&id)?;
+            vaults.sort_by_key(|vault| !seen_in.contains(vault));
+        }
+        Ok(vaults)
+    }
+
     /// Where snapshots of a set can be: in the vault of this device's set of that name, or anywhere.
     fn candidates(&self, set: Option<&str>) -> Result<Vec<VaultId>, Failure> {
         let all = self.vaults()?;
@@ -199,12 +218,12 @@ impl<'e> Session<'e> {
         }
     }
 
-    /// The one snapshot that is meant, with its vault open.
+    /// The one snapshot that is meant, with its vault open. Others are opened as far as that has to be known.
     pub(crate) fn find(&self, spec: &SnapshotSpec) -> Result<(Held<'e>, SnapshotEntry), Failure> {
         let mut best: Option<(Held<'e>, SnapshotEntry)> = None;
         let mut passed_over = Vec::new();
         let mut sets = BTreeSet::new();
-        for vault in self.candidates(spec.set.as_deref())? {
+        for vault in self.candidates_of(spec)? {
             let held = match self.open(vault) {
                 Ok(held) => held,
                 // An id says which snapshot is meant, wherever it is: a vault that cannot be opened
@@ -229,6 +248,10 @@ impl<'e> Session<'e> {
                     .is_none_or(|(_, other)| other.time < entry.time)
             {
                 best = Some((held, entry));
+            }
+            if best.is_some() && spec.id().is_some() {
+                // No other has this id, so that no other vault is opened for it.
+                break;
             }
         }
         if sets.len() > 1 {
@@ -279,13 +302,13 @@ pub(crate) fn not_found() -> Failure {
         .with_hint("`candor backup snapshots` lists them")
 }
 
-/// A snapshot, for lists.
+/// A snapshot, for lists, with what only its tree says.
 pub(crate) fn snapshot_view(
-    open: &OpenVault,
+    reader: &RandomReader,
     entry: &SnapshotEntry,
 ) -> Result<SnapshotView, Failure> {
-    let mut reader = open.repository.reader(&*open.objects);
-    let root = browse::root(&mut reader, entry.root).map_err(|error| Failure::of(&error))?;
+    let root = reader.root(entry.root);
+    let root = root.map_err(|error| Failure::of(&BrowseError::from(error)))?;
     let origins = root.origins.iter();
     Ok(SnapshotView {
         snapshot: entry.id.to_string(),
@@ -339,15 +362,10 @@ impl Engine {
             let mut views = Vec::new();
             for vault in session.candidates(set)? {
                 let held = session.open(vault)?;
-                let open = &held.open;
-                for entry in open
-                    .repository
-                    .manifest()
-                    .snapshots
-                    .iter()
-                    .filter(|entry| set.is_none_or(|set| entry.set == set))
-                {
-                    views.push(match snapshot_view(open, entry) {
+                let reader = held.open.random_reader();
+                let listed = held.open.repository.manifest().snapshots.iter();
+                for entry in listed.filter(|entry| set.is_none_or(|set| entry.set == set)) {
+                    views.push(match snapshot_view(&reader, entry) {
                         // It is listed all the same; a check tells what it lacks.
                         Err(failure) if failure.kind == FailureKind::Integrity => plain_view(entry),
                         viewed => viewed?,

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use candor_vault::random::RandomReader;
 use candor_vault::report::Cancel;
 use candor_vault::{
     IndexError, Repository, RepositoryError, SnapshotEntry, SnapshotId, Staged, VaultKeys, seal,
@@ -58,6 +59,14 @@ pub(crate) struct OpenVault {
     pub(crate) objects: Arc<CellObjects>,
     /// The run of this device, if it is write-only.
     pub(crate) run: Option<Run>,
+}
+
+impl OpenVault {
+    /// Reads a little, wherever it is.
+    pub(crate) fn random_reader(&self) -> RandomReader {
+        let source = Arc::clone(&self.objects);
+        RandomReader::new(&self.repository, source)
+    }
 }
 
 /// What a reply about a head must fit.
@@ -170,13 +179,7 @@ impl Engine {
             must_fit(&repository, head.as_ref())?;
         }
         self.memory.remember_format(seal::FORMAT, seal::SUITE)?;
-        let missing = if self.is_synced_vault(&vault) {
-            // Versions come and go by themselves.
-            0
-        } else {
-            let listed = listed(&repository);
-            self.store().see_listed(&vault, &listed, self.now())?
-        };
+        let missing = self.note_listed(&vault, &repository)?;
         if let Some(manifest) = manifest.filter(|_| writer.is_none()) {
             self.store().see_manifest(&vault, &manifest)?;
         }
@@ -192,6 +195,16 @@ impl Engine {
             objects,
             run: None,
         })
+    }
+
+    /// Notes what a vault lists now. Returns how many snapshots are missing that this device did not take off itself.
+    fn note_listed(&self, vault: &VaultId, repository: &Repository) -> Result<u64, Failure> {
+        if self.is_synced_vault(vault) {
+            // Versions come and go by themselves.
+            return Ok(0);
+        }
+        let listed = listed(repository);
+        Ok(self.store().see_listed(vault, &listed, self.now())?)
     }
 
     /// Opens the repository of a vault that full devices share.
@@ -305,6 +318,8 @@ impl Engine {
                     let snapshots = open.repository.manifest().snapshots.clone();
                     run.state.published(known.manifest, snapshots);
                     run.state.save(&run.path)?;
+                } else {
+                    self.note_listed(&open.vault, &open.repository)?;
                 }
                 Ok(Moved::Done)
             }

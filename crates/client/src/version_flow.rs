@@ -69,11 +69,11 @@ impl Engine {
         };
         let held = session.open(vault)?;
         let repository = &held.open.repository;
-        let mut reader = repository.reader(&*held.open.objects);
+        let reader = held.open.random_reader();
         let mut views: Vec<VersionView> = Vec::new();
         let mut before: Option<Entry> = None;
         for snapshot in &repository.manifest().snapshots {
-            let entry = browse::entry(&mut reader, snapshot.root, &spot.relative)
+            let entry = browse::entry(&reader, snapshot.root, &spot.relative)
                 .map_err(|error| browse_failed(&error))?;
             let is_same = match (&before, &entry) {
                 (None, None) => true,

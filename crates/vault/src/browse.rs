@@ -3,6 +3,7 @@
 //! Everything streams: entries go to a callback one at a time, and memory does not grow with the
 //! snapshot. Paths are relative to the top of the snapshot.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
@@ -12,8 +13,15 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::chunk::ChunkId;
 use crate::node::{self, Entry, Item, Kind, References, Root};
+use crate::random::RandomReader;
 use crate::reader::Reader;
 use crate::tree::{self, ChunkSource, DirectoryReader, Step, TreeError, TreeWalk, WALK_MAX_BYTES};
+
+/// Folders without a hit that a search remembers, 32 bytes for each.
+const BARREN_MAX: usize = 1 << 18;
+
+/// Longest pattern, in bytes: what understands it goes deeper with each nested brace.
+pub const PATTERN_MAX_BYTES: usize = 1024;
 
 /// Why a snapshot could not be looked into.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +35,9 @@ pub enum BrowseError {
         /// The path.
         path: PathBuf,
     },
+    /// The pattern is longer than any that is understood.
+    #[error("the pattern is longer than {PATTERN_MAX_BYTES} bytes")]
+    LongPattern,
     /// The pattern is not a glob.
     #[error("the pattern {pattern:?} cannot be understood")]
     Pattern {
@@ -112,26 +123,40 @@ pub(crate) fn exists(
 
 /// What is at a path of a snapshot; `None` if nothing is. The top itself has no entry.
 pub fn entry(
-    reader: &mut Reader<'_>,
+    mut reader: &RandomReader,
     root: ChunkId,
     path: &Path,
 ) -> Result<Option<Entry>, BrowseError> {
-    let record = tree::read_root(root, reader)?;
-    Ok(match look_up(&record, path, reader)? {
+    let record = tree::read_root(root, &mut reader)?;
+    Ok(match look_up(&record, path, &mut reader)? {
         Some(Found::Entry(entry)) => Some(*entry),
         Some(Found::Top(_)) | None => None,
     })
 }
 
-/// The root record of a snapshot: where its sources were.
-pub fn root(reader: &mut Reader<'_>, root: ChunkId) -> Result<Root, BrowseError> {
-    Ok(tree::read_root(root, reader)?)
+/// Lists what is at `path`: a directory's entries, or the one entry that is not a directory. Fetches not much more than that.
+/// The callback may stop the listing.
+pub fn list(
+    mut reader: &RandomReader,
+    root: ChunkId,
+    path: &Path,
+    each: &mut dyn FnMut(&Path, &Item) -> ControlFlow<()>,
+) -> Result<(), BrowseError> {
+    list_from(&mut reader, root, path, false, each)
 }
 
-/// Lists what is at `path`: a directory's entries, or the one entry that is not a directory.
-/// `recursive` goes into every directory below. The callback may stop the listing.
-pub fn list(
+/// The same, with everything in the directories below. Fetches whole packs.
+pub fn list_all(
     reader: &mut Reader<'_>,
+    root: ChunkId,
+    path: &Path,
+    each: &mut dyn FnMut(&Path, &Item) -> ControlFlow<()>,
+) -> Result<(), BrowseError> {
+    list_from(reader, root, path, true, each)
+}
+
+fn list_from(
+    reader: &mut dyn ChunkSource,
     root: ChunkId,
     path: &Path,
     recursive: bool,
@@ -144,101 +169,189 @@ pub fn list(
         None => Err(BrowseError::NotFound {
             path: path.to_path_buf(),
         }),
-        Some(Found::Top(parts)) => visit(parts, clean, recursive, reader, each),
+        Some(Found::Top(parts)) => visit(parts, clean, reader, &mut Listing { recursive, each }),
         Some(Found::Entry(entry)) => match entry.kind {
-            Kind::Directory { parts } => visit(parts, clean, recursive, reader, each),
-            _ => {
-                let _ = each(&clean, &Item::Entry(*entry));
-                Ok(())
+            Kind::Directory { parts } => {
+                visit(parts, clean, reader, &mut Listing { recursive, each })
             }
+            _ => Ok(each(&clean, &Item::Entry(*entry))),
         },
+    }
+    .map(drop)
+}
+
+/// What is done with the entries of a walk.
+trait Visitor {
+    /// Called with each entry. Whether to go into it, if it is a directory; breaking ends the walk.
+    fn see(&mut self, path: &Path, item: &Item) -> ControlFlow<(), bool>;
+
+    /// Called after the last entry of a directory that was gone into.
+    fn leave(&mut self) {}
+}
+
+struct Listing<'a> {
+    recursive: bool,
+    each: &'a mut dyn FnMut(&Path, &Item) -> ControlFlow<()>,
+}
+
+impl Visitor for Listing<'_> {
+    fn see(&mut self, path: &Path, item: &Item) -> ControlFlow<(), bool> {
+        (self.each)(path, item)?;
+        ControlFlow::Continue(self.recursive)
     }
 }
 
-/// Finds entries by a pattern in the syntax of `.gitignore`: `*.c` anywhere, `/a/*` at its place. The callback is given
-/// every entry that is looked at, with whether it fits, and may stop the search at each.
-pub fn find(
-    reader: &mut Reader<'_>,
-    root: ChunkId,
-    pattern: &str,
-    each: &mut dyn FnMut(&Path, &Item, bool) -> ControlFlow<()>,
-) -> Result<(), BrowseError> {
-    let matcher = pattern_matcher(pattern)?;
-    let record = tree::read_root(root, reader)?;
-    visit(
-        record.parts,
-        PathBuf::new(),
-        true,
-        reader,
-        &mut |path, item| {
-            let is_directory = matches!(
-                item,
-                Item::Entry(Entry {
-                    kind: Kind::Directory { .. },
-                    ..
-                })
-            );
-            let fits = matcher.matched(path, is_directory).is_ignore();
-            each(path, item, fits)
-        },
-    )
+/// A search by a pattern in the syntax of `.gitignore`: `*.c` anywhere, `/a/*` at its place. It goes through one snapshot after the
+/// other, and reads a directory in which nothing fits once, however many of them have it.
+pub struct Search {
+    matcher: Gitignore,
+    /// Directories, at their places, in which nothing fits.
+    barren: HashSet<blake3::Hash>,
 }
 
-/// Whether a pattern can be looked for at all.
-pub fn check_pattern(pattern: &str) -> Result<(), BrowseError> {
-    pattern_matcher(pattern).map(drop)
+impl Search {
+    /// A search that has not begun.
+    pub fn new(pattern: &str) -> Result<Self, BrowseError> {
+        if pattern.len() > PATTERN_MAX_BYTES {
+            return Err(BrowseError::LongPattern);
+        }
+        let wrap = |source| BrowseError::Pattern {
+            pattern: pattern.to_owned(),
+            source,
+        };
+        let mut builder = GitignoreBuilder::new("");
+        builder.add_line(None, pattern).map_err(wrap)?;
+        Ok(Self {
+            matcher: builder.build().map_err(wrap)?,
+            barren: HashSet::new(),
+        })
+    }
+
+    /// Looks through a snapshot. The callback is given every entry that is looked at, with whether it fits, and may stop the search
+    /// at each.
+    pub fn run(
+        &mut self,
+        reader: &mut Reader<'_>,
+        root: ChunkId,
+        each: &mut dyn FnMut(&Path, &Item, bool) -> ControlFlow<()>,
+    ) -> Result<(), BrowseError> {
+        let parts = tree::read_root(root, reader)?.parts;
+        let top = place(Path::new(""), &parts);
+        if self.barren.contains(&top) {
+            return Ok(());
+        }
+        let mut looking = Looking {
+            search: self,
+            within: vec![(top, false)],
+            each,
+        };
+        if visit(parts, PathBuf::new(), reader, &mut looking)?.is_continue() {
+            looking.leave();
+        }
+        Ok(())
+    }
 }
 
-fn pattern_matcher(pattern: &str) -> Result<Gitignore, BrowseError> {
-    let wrap = |source| BrowseError::Pattern {
-        pattern: pattern.to_owned(),
-        source,
-    };
-    let mut builder = GitignoreBuilder::new("");
-    builder.add_line(None, pattern).map_err(wrap)?;
-    builder.build().map_err(wrap)
+/// A directory and where it is: patterns may name places.
+fn place(path: &Path, parts: &References) -> blake3::Hash {
+    let path = path.as_os_str().as_bytes();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(path.len() as u64).to_le_bytes());
+    hasher.update(path);
+    hasher.update(&[parts.levels]);
+    for part in &parts.list {
+        hasher.update(part.id.as_bytes());
+    }
+    hasher.finalize()
+}
+
+/// A search within one snapshot.
+struct Looking<'a> {
+    search: &'a mut Search,
+    /// The directories that it is in, and whether something in them fits.
+    within: Vec<(blake3::Hash, bool)>,
+    each: &'a mut dyn FnMut(&Path, &Item, bool) -> ControlFlow<()>,
+}
+
+impl Visitor for Looking<'_> {
+    fn see(&mut self, path: &Path, item: &Item) -> ControlFlow<(), bool> {
+        let parts = match item {
+            Item::Entry(Entry {
+                kind: Kind::Directory { parts },
+                ..
+            }) => Some(parts),
+            _ => None,
+        };
+        let fits = self.search.matcher.matched(path, parts.is_some());
+        let fits = fits.is_ignore();
+        if fits && let Some((_, has_some)) = self.within.last_mut() {
+            *has_some = true;
+        }
+        (self.each)(path, item, fits)?;
+        let Some(parts) = parts else {
+            return ControlFlow::Continue(false);
+        };
+        let place = place(path, parts);
+        let is_barren = self.search.barren.contains(&place);
+        if !is_barren {
+            self.within.push((place, false));
+        }
+        ControlFlow::Continue(!is_barren)
+    }
+
+    fn leave(&mut self) {
+        let Some((place, had_some)) = self.within.pop() else {
+            return;
+        };
+        if !had_some {
+            if self.search.barren.len() < BARREN_MAX {
+                self.search.barren.insert(place);
+            }
+        } else if let Some((_, has_some)) = self.within.last_mut() {
+            *has_some = true;
+        }
+    }
 }
 
 fn visit(
     parts: References,
     mut path: PathBuf,
-    recursive: bool,
     source: &mut dyn ChunkSource,
-    each: &mut dyn FnMut(&Path, &Item) -> ControlFlow<()>,
-) -> Result<(), BrowseError> {
+    visitor: &mut dyn Visitor,
+) -> Result<ControlFlow<()>, BrowseError> {
     let mut walk = TreeWalk::new(parts);
     while let Some(step) = walk.next(source)? {
         let item = match step {
             Step::Leave => {
+                visitor.leave();
                 path.pop();
                 continue;
             }
             Step::Item(item) => item,
         };
-        path.push(OsStr::from_bytes(item.raw_name()));
-        if let Item::Refused { name, .. } = &item {
+        let seen = if let Item::Refused { name, .. } = &item {
             // A refused name may itself be a path; it is shown as the last component, whatever it holds.
-            path.pop();
             let shown = path.join(String::from_utf8_lossy(name).replace('/', "\u{2215}"));
-            if each(&shown, &item).is_break() {
-                return Ok(());
-            }
-            continue;
-        }
-        if each(&path, &item).is_break() {
-            return Ok(());
-        }
+            visitor.see(&shown, &item)
+        } else {
+            path.push(OsStr::from_bytes(item.raw_name()));
+            visitor.see(&path, &item)
+        };
+        let ControlFlow::Continue(wanted) = seen else {
+            return Ok(ControlFlow::Break(()));
+        };
         match item {
             Item::Entry(Entry {
                 kind: Kind::Directory { parts },
                 ..
-            }) if recursive => walk.enter(parts)?,
-            _ => {
+            }) if wanted => walk.enter(parts)?,
+            Item::Entry(_) => {
                 path.pop();
             }
+            Item::Refused { .. } => {}
         }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 /// How one path differs between two snapshots.

@@ -75,9 +75,14 @@ impl Domain {
         label: "candor ledger head",
         version: 1,
     };
+    /// The last line of a device's ledger that retention took away.
+    pub const LEDGER_CHECKPOINT: Self = Self {
+        label: "candor ledger checkpoint",
+        version: 1,
+    };
 
     /// Every domain, for the test that they differ.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::STATEMENT,
         Self::HEAD,
         Self::ERRAND,
@@ -86,6 +91,7 @@ impl Domain {
         Self::ACKNOWLEDGEMENT,
         Self::ERASURE,
         Self::LEDGER_HEAD,
+        Self::LEDGER_CHECKPOINT,
     ];
 
     /// The bytes that are really signed.

@@ -148,8 +148,8 @@ fn entry_name(entry: &EntryView) -> Markup {
     }
 }
 
-/// Files that were found, with the way to their folders.
-pub(super) fn found(entries: &[EntryView]) -> Markup {
+/// Files that were found, with the way to their folders, once no search keeps those closed.
+pub(super) fn found(entries: &[EntryView], is_over: bool) -> Markup {
     html! {
         ul.rows {
             @for entry in entries {
@@ -164,7 +164,7 @@ pub(super) fn found(entries: &[EntryView]) -> Markup {
                         strong { bdi { (last_name(&entry.path)) } }
                         span.quiet { (parts::path(&entry.path)) " " (text::bytes(entry.bytes)) ". Snapshot " code { (text_id(&entry.snapshot)) } }
                     }
-                    div.do { (parts::link(&at, "Its folder", Look::Quiet)) }
+                    @if is_over { div.do { (parts::link(&at, "Its folder", Look::Quiet)) } }
                 }
             }
         }

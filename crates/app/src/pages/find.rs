@@ -1,8 +1,9 @@
 //! Finding a file by its name in all snapshots. That may take longer than a page, so it is work like any other: the page
 //! is there at once, and shows what was found as it is found.
 
-use std::time::Duration;
+use std::sync::Arc;
 
+use candor_client::check_glob;
 use candor_client::commands::{Command, FailureKind};
 use maud::{Markup, html};
 
@@ -15,25 +16,20 @@ use super::shell::{Place, Sheet};
 use super::{Shared, off_the_thread};
 use crate::text;
 
-/// What a page waits for the search that it begins: what cannot be looked for is told at once.
-const WAIT: Duration = Duration::from_millis(10);
-
 /// Files that are found at once: a page stays small, whatever fits.
 pub(super) const FOUND_MAX: usize = ENTRIES_PER_PAGE;
 
-/// The page. Its address has the number of a search that was begun before, or begins one.
+/// The page of a search. An address without the number of one begins one, and leads to its page: whoever comes back to that
+/// begins no other.
 pub(super) async fn page(asked: &Asked) -> Answer {
     let glob = asked.query.need("glob", "the name")?.to_owned();
-    let job = match asked.query.number("job").and_then(|job| known(asked, job)) {
-        Some(job) if glob_of(&job) == Some(&glob) => job,
-        _ => begin(asked, &glob)?,
+    let job = asked.query.number("job");
+    let job = job.and_then(|job| asked.shared.jobs.of(job));
+    let Some(job) = job.filter(|job| glob_of(job) == Some(&glob)) else {
+        check_glob(&glob)?;
+        let number = begin(asked, &glob)?.number;
+        return Ok(Reply::SeeOther(address_of(&glob, number)));
     };
-    job.ends_within(WAIT).await;
-    if let Some(Err(failure)) = job.state().result
-        && failure.kind == FailureKind::Usage
-    {
-        return Err(failure);
-    }
     let number = job.number;
     let body = off_the_thread(&asked.shared, move |shared| {
         html! {
@@ -50,12 +46,8 @@ pub(super) async fn page(asked: &Asked) -> Answer {
     )))
 }
 
-fn known(asked: &Asked, job: u64) -> Option<std::sync::Arc<Job>> {
-    asked.shared.jobs.of(job)
-}
-
-/// Begins to look. Nobody waits for what was looked for before.
-fn begin(asked: &Asked, glob: &str) -> Result<std::sync::Arc<Job>, super::Failure> {
+/// Begins to look, instead of what was looked for before.
+fn begin(asked: &Asked, glob: &str) -> Result<Arc<Job>, super::Failure> {
     let jobs = &asked.shared.jobs;
     let command = Command::BackupFind {
         glob: glob.to_owned(),
@@ -74,9 +66,12 @@ fn glob_of(job: &Job) -> Option<&str> {
 
 /// The address of a search's page.
 pub(super) fn address(job: &Job) -> Option<String> {
-    let (glob, number) = (glob_of(job)?, job.number.to_string());
-    let fields = [("glob", glob), ("job", &number)];
-    Some(parts::address("/backups/find", &fields))
+    Some(address_of(glob_of(job)?, job.number))
+}
+
+fn address_of(glob: &str, number: u64) -> String {
+    let fields = [("glob", glob), ("job", &number.to_string())];
+    parts::address("/backups/find", &fields)
 }
 
 pub(super) fn form(glob: &str) -> Markup {
@@ -94,8 +89,12 @@ pub(super) fn form(glob: &str) -> Markup {
 
 /// What a search found by now.
 pub(super) fn state(shared: &Shared, number: u64) -> Markup {
-    match shared.jobs.of(number) {
-        Some(job) => shown(&job, &job.state()),
+    let job = shared.jobs.of(number);
+    match job.filter(|job| job.kind == Kind::Find) {
+        Some(job) => {
+            job.ask();
+            shown(&job, &job.state())
+        }
         None => parts::empty("What this search found is not kept any more.", html! {}),
     }
 }
@@ -106,13 +105,12 @@ pub(super) fn shown(job: &Job, state: &State) -> Markup {
         @match &state.result {
             None => (at_work(job, state)),
             Some(Ok(_)) => @if entries.is_empty() { (parts::empty("No snapshot has a file of that name.", html! {})) },
-            Some(Err(_)) if state.has_more => {},
             Some(Err(failure)) if failure.kind == FailureKind::Interrupted => {
-                p.quiet { "This search was stopped before everything was looked at." }
+                @if !state.has_more { p.quiet { "This search was stopped before everything was looked at." } }
             }
             Some(Err(failure)) => (parts::failure(failure)),
         }
-        @if !entries.is_empty() { (found(entries)) }
+        @if !entries.is_empty() { (found(entries, state.result.is_some())) }
         @if state.has_more { p.quiet { "There are more; a more exact name finds them." } }
     }
 }

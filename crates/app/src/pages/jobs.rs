@@ -1,11 +1,12 @@
 //! Work that takes longer than a page: it goes on while other pages are looked at, tells how far it is, and can be stopped.
 //!
-//! A job is one command of the engine on a thread of its own. What it came to is kept until newer ones take its place, in
+//! A job is one command of the engine on a thread of its own, which lets the pages go first. What it came to is kept until newer ones take its place, in
 //! memory alone: the lasting record is what the engine keeps itself.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use candor_client::commands::{
     Command, EntryView, Event, Failure, FailureKind, Problem, Progress, View,
@@ -14,12 +15,17 @@ use candor_client::{Cancel, Engine};
 use tokio::sync::Notify;
 
 use super::find::FOUND_MAX;
+use crate::{background, text};
 
 /// Jobs that are kept once they are done.
 const KEPT_MAX: usize = 16;
 
 /// Files with a problem that are kept of one job; the rest is counted.
 const PROBLEMS_KEPT_MAX: usize = 100;
+
+/// A search that no page asked about for so long is stopped: it keeps others from what it looks through. A page that is seen asks
+/// every second; whoever looks at another one, or has no scripts, has this long to come back.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(10 * 60);
 
 /// What a job is, to find it by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +52,8 @@ pub(super) struct Job {
     command: Command,
     cancel: Cancel,
     state: Mutex<State>,
+    /// When a page asked for it last.
+    asked: Mutex<Instant>,
     /// Told once it is done.
     end: Notify,
 }
@@ -67,10 +75,10 @@ pub(super) struct State {
     pub(super) is_seen: bool,
 }
 
-/// Gives a job an end that came to none, because its thread broke.
-struct Ending<'a>(&'a Job);
+/// Gives a job an end that came to none, because its thread broke or could not be begun.
+struct Ending(Arc<Job>);
 
-impl Drop for Ending<'_> {
+impl Drop for Ending {
     fn drop(&mut self) {
         let broken = || Failure {
             kind: FailureKind::Failed,
@@ -86,12 +94,23 @@ impl Drop for Ending<'_> {
 }
 
 /// All of them.
-#[derive(Default)]
 pub(super) struct Jobs {
     is_closed: AtomicBool,
-    next: AtomicU64,
+    newest: AtomicU64,
     jobs: Mutex<Vec<Arc<Job>>>,
-    threads: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            is_closed: AtomicBool::new(false),
+            // A number of an earlier run, in a page that is still open, means nothing now.
+            newest: AtomicU64::new(text::now_ms().unsigned_abs()),
+            jobs: Mutex::default(),
+            threads: Mutex::default(),
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -114,6 +133,7 @@ impl Job {
             command: Command::Status,
             cancel: Cancel::default(),
             state: Mutex::new(state),
+            asked: Mutex::new(Instant::now()),
             end: Notify::new(),
         }
     }
@@ -141,17 +161,20 @@ impl Job {
         }
     }
 
-    /// The same, for a while.
-    pub(super) async fn ends_within(&self, most: Duration) {
-        // It is shown how far it is either way.
-        let _ = tokio::time::timeout(most, self.ends()).await;
-    }
-
     fn is_done(&self) -> bool {
         lock(&self.state).result.is_some()
     }
 
-    fn tell(&self, event: Event) {
+    /// A page asks for it.
+    pub(super) fn ask(&self) {
+        *lock(&self.asked) = Instant::now();
+    }
+
+    fn tell(&self, event: Event, now: Instant) {
+        let asked = *lock(&self.asked);
+        if self.kind == Kind::Find && now.saturating_duration_since(asked) > FOLLOWED_WITHIN {
+            self.cancel.cancel();
+        }
         let mut state = lock(&self.state);
         match event {
             Event::Progress(progress) => state.progress = Some(progress),
@@ -173,7 +196,7 @@ impl Job {
 }
 
 impl Jobs {
-    /// Begins one, unless the same is at work already. Must be called within the runtime.
+    /// Begins one, unless the same is at work already.
     pub(super) fn start(
         &self,
         engine: &Arc<Engine>,
@@ -190,12 +213,13 @@ impl Jobs {
             return Arc::clone(same);
         }
         let job = Arc::new(Job {
-            number: self.next.fetch_add(1, Ordering::Relaxed) + 1,
+            number: self.newest.fetch_add(1, Ordering::Relaxed) + 1,
             kind,
             title,
             command: command.clone(),
             cancel: Cancel::default(),
             state: Mutex::default(),
+            asked: Mutex::new(Instant::now()),
             end: Notify::new(),
         });
         if self.is_closed.load(Ordering::Acquire) {
@@ -204,16 +228,19 @@ impl Jobs {
         jobs.push(Arc::clone(&job));
         forget_old(&mut jobs);
         drop(jobs);
-        let (working, engine) = (Arc::clone(&job), Arc::clone(engine));
-        let thread = tokio::task::spawn_blocking(move || {
-            let ending = Ending(&working);
-            let result = engine.execute(command, &mut |event| working.tell(event), &working.cancel);
-            lock(&working.state).result = Some(result);
-            drop(ending);
-        });
+        let (ending, engine) = (Ending(Arc::clone(&job)), Arc::clone(engine));
+        let thread = thread::Builder::new()
+            .name("job".to_owned())
+            .spawn(move || {
+                background::let_others_go_first();
+                let working = &ending.0;
+                let mut tell = |event| working.tell(event, Instant::now());
+                let result = engine.execute(command, &mut tell, &working.cancel);
+                lock(&working.state).result = Some(result);
+            });
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
-        threads.push(thread);
+        threads.extend(thread);
         job
     }
 
@@ -269,13 +296,13 @@ impl Jobs {
         }
     }
 
-    /// Ends all of them cleanly.
-    pub(super) async fn close(&self) {
+    /// Ends all of them cleanly, and waits for that.
+    pub(super) fn close(&self) {
         self.stop_all();
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
             // One that panicked has ended too; its message is on standard error.
-            let _ = thread.await;
+            let _ = thread.join();
         }
     }
 }
@@ -363,13 +390,44 @@ mod tests {
     }
 
     #[test]
+    fn a_search_that_nobody_asks_about_ends_and_no_other_work() {
+        let search = Command::BackupFind {
+            glob: "*".to_owned(),
+        };
+        let work = Job::standing(1, "", State::default());
+        let search = Job::standing(2, "", State::default()).doing(Kind::Find, search);
+        let tell = |job: &Job, after| {
+            let text = String::new();
+            let asked = *lock(&job.asked);
+            job.tell(Event::Step { text }, asked + after);
+            job.cancel.is_cancelled()
+        };
+        let late = FOLLOWED_WITHIN + Duration::from_secs(1);
+        assert!(!tell(&search, FOLLOWED_WITHIN));
+        let before = *lock(&search.asked);
+        search.ask();
+        assert!(*lock(&search.asked) > before);
+        assert!(!tell(&search, FOLLOWED_WITHIN));
+        assert!(tell(&search, late));
+        assert!(!tell(&work, late));
+    }
+
+    #[test]
+    fn numbers_of_an_earlier_run_mean_nothing() {
+        let newest = |jobs: &Jobs| jobs.newest.load(Ordering::Relaxed);
+        let earlier = newest(&Jobs::default());
+        thread::sleep(Duration::from_millis(2));
+        assert!(newest(&Jobs::default()) > earlier);
+    }
+
+    #[test]
     fn a_thread_that_breaks_gives_its_job_an_end() {
         let job = job(1, false, false);
-        drop(Ending(&job));
+        drop(Ending(Arc::clone(&job)));
         assert!(matches!(job.state().result, Some(Err(_))));
         // One that ended keeps what it came to.
         lock(&job.state).result = Some(Ok(View::Done));
-        drop(Ending(&job));
+        drop(Ending(Arc::clone(&job)));
         assert_eq!(job.state().result, Some(Ok(View::Done)));
     }
 

@@ -145,7 +145,9 @@ impl Pages {
         self.shared.jobs.stop_all();
         // A task that panicked has ended too; its message is on standard error.
         let _ = self.serving.await;
-        self.shared.jobs.close().await;
+        let shared = Arc::clone(&self.shared);
+        // Its threads are waited for where nothing else waits.
+        let _ = tokio::task::spawn_blocking(move || shared.jobs.close()).await;
         // Nobody is let in by what this file says until the next start; that one writes it anew in any case.
         let _ = self.shared.entry.close();
     }
@@ -282,7 +284,8 @@ fn job_shown(job: &Job) -> Markup {
                     (progress(state.progress.as_ref(), &job.title))
                     @if let Some(step) = &state.step { p.quiet { (parts::sentence(step)) } }
                     (problems)
-                    (parts::action("/jobs/stop", "Stop", Look::Quiet, &[("job", &number)]))
+                    // Nothing waits for the ledger meanwhile, and it is soon done.
+                    @if job.kind != Kind::Verify { (parts::action("/jobs/stop", "Stop", Look::Quiet, &[("job", &number)])) }
                 }
                 Some(Ok(view)) => {
                     (parts::notice(outcome_tone(view), html! {

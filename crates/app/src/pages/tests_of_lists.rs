@@ -74,7 +74,7 @@ fn a_snapshot_is_looked_into() {
         entry("documents/pipe", "fifo"),
     ];
     insta::assert_snapshot!("entries", lines(&browse::table(&entries, NOW)));
-    insta::assert_snapshot!("found", lines(&browse::found(&entries[1..2])));
+    insta::assert_snapshot!("found", lines(&browse::found(&entries[1..2], true)));
     let folder = PathText::from_bytes(b"documents/caf\xe9");
     let around = html! {
         (browse::crumbs(ID, Some(&folder)))

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 use candor_client::commands::{Command, SetView};
 use candor_client::{Cancel, Followed};
 
-use crate::App;
 use crate::backup::back_up;
 use crate::door::Door;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::progress::{execute, view};
-use crate::{text, views};
+use crate::{App, background, text, views};
 
 /// Time between two backups of a set. An hour of work is what most people can bear to lose, and a run
 /// that finds nothing new costs seconds.
@@ -58,6 +57,7 @@ fn tell_folder(app: &App, news: &Followed) {
 }
 
 fn stay_alone(app: &App, door: &mut Door) -> Outcome {
+    background::let_others_go_first();
     let mut not_before: Option<Instant> = None;
     loop {
         app.runtime.block_on(async {

@@ -142,6 +142,19 @@ impl DeviceStore {
         Ok(missing)
     }
 
+    /// Vaults in which this device saw a snapshot listed when it last looked.
+    pub fn vaults_listing(&self, snapshot: &SnapshotId) -> Result<Vec<VaultId>, DeviceStoreError> {
+        let stored: Vec<Vec<u8>> = self.run(|connection| {
+            connection
+                .prepare("SELECT vault FROM listed_snapshot WHERE snapshot = ?1")?
+                .query_map([snapshot.as_bytes()], |row| row.get(0))?
+                .collect()
+        })?;
+        let each = stored.iter();
+        each.map(|bytes| VaultId::from_slice(bytes).ok_or_else(|| self.damaged(None)))
+            .collect()
+    }
+
     /// What vanished since, oldest first.
     pub fn vanished(&self, since: Millis) -> Result<Vec<Vanished>, DeviceStoreError> {
         let rows: Vec<(Vec<u8>, i64, i64)> = self.run(|connection| {
@@ -200,6 +213,8 @@ mod tests {
         assert_eq!(see(&[1, 2, 3, 4], 2), 0);
         assert_eq!(see(&[1, 4, 5], 3), 2);
         assert_eq!(see(&[1, 4, 5], 4), 0, "told once");
+        assert_eq!(store.vaults_listing(&id(5)).unwrap(), [vault]);
+        assert_eq!(store.vaults_listing(&id(2)).unwrap(), []);
         store.unlist(&vault, &[id(1), id(4)]).unwrap();
         assert_eq!(store.see_listed(&vault, &[id(5)], Millis(5)).unwrap(), 0);
         let other = VaultId::from_bytes([2; 16]);

@@ -6,8 +6,9 @@ use candor_wire::cbor::{self, Canonical};
 use candor_wire::sign::Ed25519Secret;
 use candor_wire::{DeviceId, Millis};
 
-use super::record::{Event, LedgerHead, Record, SignedLedgerHead};
-use super::segments::{Segments, frame};
+use super::reading::frame;
+use super::record::{Claim, Event, LedgerHead, Record, SignedLedgerHead};
+use super::segments::Segments;
 use super::{Counts, DataClass, LEDGER_VERSION, Opening, Protocol, RECORD_MAX_BYTES};
 use crate::keystore::LedgerKey;
 
@@ -34,7 +35,10 @@ fn head(bytes: &[u8]) {
     canonical::<LedgerHead>(bytes);
     if let Some(signed) = canonical::<SignedLedgerHead>(bytes) {
         let stranger = Ed25519Secret::from_seed(&[99; 32]).public();
-        assert!(signed.verify(DEVICE, &stranger).is_none(), "a forged head");
+        for claim in [Claim::Head, Claim::Checkpoint] {
+            let verified = signed.verify(claim, DEVICE, &stranger);
+            assert!(verified.is_none(), "a forged {}", claim.file());
+        }
     }
 }
 

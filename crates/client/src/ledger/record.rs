@@ -211,7 +211,33 @@ impl Record {
     }
 }
 
-/// The newest record, as the device signs it; also the last record of what retention took away.
+/// What a device says of a record of its ledger. Each is signed in a domain of its own: one that was kept aside says nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It is the newest one.
+    Head,
+    /// It is the last one of what retention took away.
+    Checkpoint,
+}
+
+impl Claim {
+    /// The file that holds it.
+    pub(super) const fn file(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Checkpoint => "checkpoint",
+        }
+    }
+
+    const fn domain(self) -> Domain {
+        match self {
+            Self::Head => Domain::LEDGER_HEAD,
+            Self::Checkpoint => Domain::LEDGER_CHECKPOINT,
+        }
+    }
+}
+
+/// The record that a [`Claim`] is about.
 #[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 pub(super) struct LedgerHead {
@@ -250,17 +276,22 @@ impl Canonical for SignedLedgerHead {
 }
 
 impl SignedLedgerHead {
-    pub(super) fn sign(head: &LedgerHead, key: &Ed25519Secret) -> Self {
+    pub(super) fn sign(claim: Claim, head: &LedgerHead, key: &Ed25519Secret) -> Self {
         let bytes = cbor::encode(head);
         Self {
-            signature: key.sign(Domain::LEDGER_HEAD, &bytes),
+            signature: key.sign(claim.domain(), &bytes),
             head: bytes,
         }
     }
 
-    /// The head, if it is one of `device`, signed with its key.
-    pub(super) fn verify(&self, device: DeviceId, key: &Ed25519Public) -> Option<LedgerHead> {
-        key.verify(Domain::LEDGER_HEAD, &self.head, &self.signature)
+    /// What it is about, if `device` made this claim with its key.
+    pub(super) fn verify(
+        &self,
+        claim: Claim,
+        device: DeviceId,
+        key: &Ed25519Public,
+    ) -> Option<LedgerHead> {
+        key.verify(claim.domain(), &self.head, &self.signature)
             .ok()?;
         let head: LedgerHead = cbor::decode(&self.head).ok()?;
         (head.version == LEDGER_VERSION && head.device == device).then_some(head)

@@ -6,7 +6,7 @@
 //! a crash the segments may be one record ahead of the head, and never behind it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufReader, Read, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,53 +18,22 @@ use candor_wire::cbor::{self, Canonical as _};
 use candor_wire::sign::{Ed25519Public, SecretKey};
 
 use super::mark::Mark;
-use super::record::{FIRST_HASH, LedgerHead, Record, SignedLedgerHead};
-use super::{LEDGER_VERSION, LedgerError, RECORD_MAX_BYTES, SEGMENT_MAX_BYTES, SEGMENTS_MAX};
+use super::reading::{LENGTH_BYTES, Segment, Walk, place};
+use super::record::{Claim, FIRST_HASH, LedgerHead, Record, SignedLedgerHead};
+use super::{LedgerError, RECORD_MAX_BYTES, SEGMENT_MAX_BYTES, SEGMENTS_MAX};
 use crate::commands::LedgerSelection;
 use crate::keystore::LedgerKey;
 use crate::{durable, seal_small};
 
-const HEAD: &str = "head";
-const CHECKPOINT: &str = "checkpoint";
 const SUFFIX: &str = ".segment";
-const PLACE: &[u8] = b"candor/ledger/1";
-const LENGTH_BYTES: u64 = 4;
 
-/// How far a reading of the segments came.
-#[derive(Debug, Clone)]
-pub(super) struct Walk {
-    /// Number of the last record; 0 if there is none.
-    pub(super) sequence: u64,
-    /// Its hash.
-    pub(super) hash: [u8; 32],
-    /// Length of the whole records of the last segment, in bytes.
-    end_bytes: u64,
-    /// Whether something follows them that cannot be read.
-    is_torn: bool,
-    /// The hash of the record that the signed head names, if it was passed.
-    hash_at_head: Option<[u8; 32]>,
-    /// The segments that were read.
-    marks: Vec<Mark>,
-}
-
-impl Walk {
-    /// One that begins behind this record.
-    const fn behind(sequence: u64, hash: [u8; 32]) -> Self {
-        Self {
-            sequence,
-            hash,
-            end_bytes: 0,
-            is_torn: false,
-            hash_at_head: None,
-            marks: Vec::new(),
-        }
-    }
-}
+/// Signs a claim about the record with this number and hash.
+pub(super) type Signer<'a> = &'a dyn Fn(Claim, u64, [u8; 32]) -> SignedLedgerHead;
 
 /// The files of one ledger.
 pub(super) struct Segments {
     folder: PathBuf,
-    key: LedgerKey,
+    key: Arc<LedgerKey>,
     entropy: Arc<dyn Entropy>,
     device: DeviceId,
     public: Ed25519Public,
@@ -75,39 +44,6 @@ pub(super) struct Segments {
     /// The segment that grows, and its length.
     newest: Option<(File, u64)>,
     segment_max_bytes: u64,
-}
-
-fn place(sequence: u64) -> [u8; 23] {
-    let mut place = [0; 23];
-    place[..15].copy_from_slice(PLACE);
-    place[15..].copy_from_slice(&sequence.to_be_bytes());
-    place
-}
-
-/// Reads the next frame: `None` at the end or where it is not whole.
-pub(super) fn frame(reader: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
-    let mut length = [0; 4];
-    let read = reader.read(&mut length[..1])?;
-    if read == 0 {
-        return Ok(Some(Vec::new()));
-    }
-    if let Err(error) = reader.read_exact(&mut length[1..]) {
-        return if error.kind() == io::ErrorKind::UnexpectedEof {
-            Ok(None)
-        } else {
-            Err(error)
-        };
-    }
-    let length = u32::from_be_bytes(length) as usize;
-    if length == 0 || length > RECORD_MAX_BYTES {
-        return Ok(None);
-    }
-    let mut sealed = vec![0; length];
-    match reader.read_exact(&mut sealed) {
-        Ok(()) => Ok(Some(sealed)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 impl Segments {
@@ -126,7 +62,7 @@ impl Segments {
         durable::sync_folder_of(folder)?;
         Ok(Self {
             folder: folder.to_owned(),
-            key: LedgerKey::from_bytes(key.as_bytes()),
+            key: Arc::new(LedgerKey::from_bytes(key.as_bytes())),
             entropy,
             device,
             public: signing.ed25519().public(),
@@ -145,17 +81,17 @@ impl Segments {
 
     /// The signed head on the disk.
     pub(super) fn signed_head(&self) -> Result<Option<LedgerHead>, LedgerError> {
-        self.signed(HEAD)
+        self.signed(Claim::Head)
     }
 
-    fn signed(&self, name: &str) -> Result<Option<LedgerHead>, LedgerError> {
+    fn signed(&self, claim: Claim) -> Result<Option<LedgerHead>, LedgerError> {
         let limit = SignedLedgerHead::MAX_BYTES as u64;
-        let Some(bytes) = durable::read_limited(&self.folder.join(name), limit)? else {
+        let Some(bytes) = durable::read_limited(&self.folder.join(claim.file()), limit)? else {
             return Ok(None);
         };
         let signed: SignedLedgerHead = cbor::decode(&bytes).map_err(|_| LedgerError::Signature)?;
         signed
-            .verify(self.device, &self.public)
+            .verify(claim, self.device, &self.public)
             .map(Some)
             .ok_or(LedgerError::Signature)
     }
@@ -186,7 +122,7 @@ impl Segments {
 
     #[inline(never)]
     fn walk_segments(&self, visit: &mut dyn FnMut(Record)) -> Result<Walk, LedgerError> {
-        let checkpoint = self.signed(CHECKPOINT)?;
+        let checkpoint = self.signed(Claim::Checkpoint)?;
         let signed = self.signed_head()?.map_or(0, |head| head.sequence);
         let (begins, hash) = checkpoint.map_or((0, FIRST_HASH), |head| (head.sequence, head.hash));
         let mut walk = Walk::behind(begins, hash);
@@ -200,9 +136,9 @@ impl Segments {
             walk.marks.push(Mark::new(first, walk.hash));
             let file = File::open(self.segment_path(first))?;
             let mut reader = BufReader::new(file);
-            self.walk_segment(&mut reader, signed, &mut walk, visit)?;
+            walk.through(&self.key, &mut reader, signed, visit)?;
         }
-        // Retention leaves newer segments. A signed head in the checkpoint's place would take everything away.
+        // Retention leaves newer segments.
         if begins > 0 && walk.sequence == begins {
             return Err(LedgerError::Altered {
                 sequence: begins + 1,
@@ -212,47 +148,6 @@ impl Segments {
             walk.hash_at_head = Some(walk.hash);
         }
         Ok(walk)
-    }
-
-    #[inline(never)]
-    fn walk_segment(
-        &self,
-        reader: &mut impl Read,
-        signed: u64,
-        walk: &mut Walk,
-        visit: &mut dyn FnMut(Record),
-    ) -> Result<(), LedgerError> {
-        loop {
-            let sequence = walk.sequence + 1;
-            let sealed = frame(reader)?;
-            if sealed.as_ref().is_some_and(Vec::is_empty) {
-                return Ok(());
-            }
-            let opened = sealed.as_ref().and_then(|sealed| {
-                let bytes = seal_small::open(self.key.as_bytes(), &place(sequence), sealed).ok()?;
-                let record: Record = cbor::decode(&bytes).ok()?;
-                let fits = record.version == LEDGER_VERSION && record.sequence == sequence;
-                fits.then_some((record, bytes))
-            });
-            let (Some((record, bytes)), Some(sealed)) = (opened, sealed) else {
-                // What was never signed may be half written. What was signed must be there.
-                if sequence <= signed {
-                    return Err(LedgerError::Altered { sequence });
-                }
-                walk.is_torn = true;
-                return Ok(());
-            };
-            walk.hash = Record::link(&walk.hash, &bytes);
-            walk.sequence = sequence;
-            walk.end_bytes += LENGTH_BYTES + sealed.len() as u64;
-            if sequence == signed {
-                walk.hash_at_head = Some(walk.hash);
-            }
-            if let Some(mark) = walk.marks.last_mut() {
-                mark.take(&record);
-            }
-            visit(record);
-        }
     }
 
     /// Reads everything after a start: checks it against the signed head, cuts a torn record off,
@@ -278,7 +173,9 @@ impl Segments {
         self.sequence = walk.sequence;
         self.hash = walk.hash;
         self.marks = walk.marks;
-        let begins = self.signed(CHECKPOINT)?.map_or(0, |head| head.sequence);
+        let begins = self
+            .signed(Claim::Checkpoint)?
+            .map_or(0, |head| head.sequence);
         let (gone, kept): (Vec<u64>, Vec<u64>) =
             self.list()?.into_iter().partition(|first| *first <= begins);
         for first in gone {
@@ -298,11 +195,7 @@ impl Segments {
     }
 
     /// Appends a record as the next one, makes it durable and writes the head that `sign` signs.
-    pub(super) fn append(
-        &mut self,
-        record: Record,
-        sign: &dyn Fn(u64, [u8; 32]) -> SignedLedgerHead,
-    ) -> Result<u64, LedgerError> {
+    pub(super) fn append(&mut self, record: Record, sign: Signer<'_>) -> Result<u64, LedgerError> {
         let sequence = self.sequence + 1;
         let record = Record { sequence, ..record };
         let bytes = cbor::encode(&record);
@@ -332,22 +225,23 @@ impl Segments {
         Ok(sequence)
     }
 
-    fn write_head(
+    fn write_head(&self, sign: Signer<'_>) -> Result<(), LedgerError> {
+        self.write_claim(Claim::Head, (self.sequence, self.hash), sign)
+    }
+
+    fn write_claim(
         &self,
-        sign: &dyn Fn(u64, [u8; 32]) -> SignedLedgerHead,
+        claim: Claim,
+        (sequence, hash): (u64, [u8; 32]),
+        sign: Signer<'_>,
     ) -> Result<(), LedgerError> {
-        let signed = sign(self.sequence, self.hash);
-        Ok(durable::replace(
-            &self.folder.join(HEAD),
-            &cbor::encode(&signed),
-        )?)
+        let path = self.folder.join(claim.file());
+        let signed = sign(claim, sequence, hash);
+        Ok(durable::replace(&path, &cbor::encode(&signed))?)
     }
 
     /// Signs the newest record, if a crash came between it and its head.
-    pub(super) fn catch_up(
-        &self,
-        sign: &dyn Fn(u64, [u8; 32]) -> SignedLedgerHead,
-    ) -> Result<(), LedgerError> {
+    pub(super) fn catch_up(&self, sign: Signer<'_>) -> Result<(), LedgerError> {
         let signed = self.signed_head()?.map_or(0, |head| head.sequence);
         if signed < self.sequence {
             self.write_head(sign)
@@ -358,7 +252,13 @@ impl Segments {
 
     fn write(&mut self, sequence: u64, framed: &[u8]) -> Result<(), LedgerError> {
         let (mut file, length) = match self.newest.take() {
-            Some((file, length)) if length < self.segment_max_bytes => (file, length),
+            Some((file, length)) if length < self.segment_max_bytes => {
+                if file.metadata()?.len() > length {
+                    // What somebody else put behind the records is no part of them; a start cuts it off, too.
+                    file.set_len(length)?;
+                }
+                (file, length)
+            }
             _ => {
                 let path = self.segment_path(sequence);
                 // A segment that a crash left empty is used; it has no record.
@@ -367,7 +267,11 @@ impl Segments {
                     .create(true)
                     .mode(durable::FILE_MODE)
                     .open(&path)?;
-                durable::sync_folder_of(&path)?;
+                if let Err(error) = durable::sync_folder_of(&path) {
+                    // It is no part of the ledger.
+                    let _ = fs::remove_file(&path);
+                    return Err(error.into());
+                }
                 self.marks.push(Mark::new(sequence, self.hash));
                 (file, 0)
             }
@@ -384,16 +288,12 @@ impl Segments {
     }
 
     /// Takes the oldest segments away while there are too many, checkpoint first.
-    fn retain(
-        &mut self,
-        sign: &dyn Fn(u64, [u8; 32]) -> SignedLedgerHead,
-    ) -> Result<(), LedgerError> {
+    fn retain(&mut self, sign: Signer<'_>) -> Result<(), LedgerError> {
         while self.marks.len() > SEGMENTS_MAX {
             // What is not whole must be noticed, and not taken away.
-            self.read(0, &mut |_| {})?;
+            self.segment(0)?.read(&mut |_| {})?;
             let (oldest, kept) = (&self.marks[0], &self.marks[1]);
-            let signed = sign(kept.first - 1, kept.before);
-            durable::replace(&self.folder.join(CHECKPOINT), &cbor::encode(&signed))?;
+            self.write_claim(Claim::Checkpoint, (kept.first - 1, kept.before), sign)?;
             let path = self.segment_path(oldest.first);
             // From here on it is not a part of the ledger, also if its file stays until the next start.
             self.marks.remove(0);
@@ -405,7 +305,7 @@ impl Segments {
 
     /// Compares the checkpoint and the names of the segments with what this process read and wrote.
     pub(super) fn check_files(&self) -> Result<(), LedgerError> {
-        let checkpoint = self.signed(CHECKPOINT)?;
+        let checkpoint = self.signed(Claim::Checkpoint)?;
         let (begins, hash) = checkpoint.map_or((0, FIRST_HASH), |head| (head.sequence, head.hash));
         let goes_on = match self.marks.first() {
             Some(first) => (first.first, first.before) == (begins + 1, hash),
@@ -414,7 +314,15 @@ impl Segments {
         // What is older may be there until the next start.
         let there = self.list()?.into_iter().filter(|first| *first > begins);
         let is_same = there.eq(self.marks.iter().map(|mark| mark.first));
-        if goes_on && is_same {
+        // Nothing follows the newest record.
+        let is_whole = match &self.newest {
+            Some((file, length)) => file.metadata()?.len() == *length,
+            None => true,
+        };
+        if !is_whole {
+            let sequence = self.sequence + 1;
+            Err(LedgerError::Altered { sequence })
+        } else if goes_on && is_same {
             Ok(())
         } else {
             let sequence = begins + 1;
@@ -443,22 +351,9 @@ impl Segments {
         })
     }
 
-    /// Number of the first record of the segment at this place.
-    pub(super) fn first_of(&self, place: usize) -> u64 {
-        self.marks[place].first
-    }
-
-    /// The records of the segment at this place, checked: they are what this process read or wrote. Returns the number
-    /// of the last one.
-    pub(super) fn read(
-        &self,
-        place: usize,
-        visit: &mut dyn FnMut(Record),
-    ) -> Result<u64, LedgerError> {
+    /// The segment at this place, to be read as it is now: it can be read without these, and whatever happens to them meanwhile.
+    pub(super) fn segment(&self, place: usize) -> Result<Segment, LedgerError> {
         let mark = &self.marks[place];
-        let (last, hash) = self.end_of(place);
-        let is_closed = place + 1 < self.marks.len();
-        let mut walk = Walk::behind(mark.first - 1, mark.before);
         let file = match File::open(self.segment_path(mark.first)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(LedgerError::Altered {
@@ -467,22 +362,17 @@ impl Segments {
             }
             opened => opened?,
         };
-        let read = self.walk_segment(&mut BufReader::new(file), last, &mut walk, visit);
-        scrub_stack();
-        read?;
-        // Nothing follows the last record of a segment after which another one was begun.
-        let is_whole = !(is_closed && walk.is_torn);
-        if is_whole && (walk.sequence, walk.hash) == (last, hash) {
-            Ok(last)
-        } else if !is_closed && !walk.is_torn && walk.sequence < last {
-            Err(LedgerError::Cut {
-                found: walk.sequence,
-                signed: last,
-            })
-        } else {
-            let sequence = (walk.sequence + 1).min(last);
-            Err(LedgerError::Altered { sequence })
-        }
+        let is_closed = place + 1 < self.marks.len();
+        let grows = self.newest.as_ref().filter(|_| !is_closed);
+        Ok(Segment {
+            key: Arc::clone(&self.key),
+            file,
+            length_bytes: grows.map(|(_, length)| *length),
+            first: mark.first,
+            before: mark.before,
+            last: self.end_of(place),
+            is_closed,
+        })
     }
 
     /// A ledger without files, for noise.
@@ -490,7 +380,7 @@ impl Segments {
     pub(super) fn in_memory(key: &LedgerKey) -> Self {
         Self {
             folder: PathBuf::new(),
-            key: LedgerKey::from_bytes(key.as_bytes()),
+            key: Arc::new(LedgerKey::from_bytes(key.as_bytes())),
             entropy: Arc::new(candor_vault::SystemEntropy),
             device: DeviceId::from_bytes([0; 16]),
             public: Ed25519Public::from_bytes([0; 32]),
@@ -529,7 +419,7 @@ impl Segments {
         visit: &mut dyn FnMut(Record),
     ) -> Result<u64, LedgerError> {
         let mut walk = Walk::behind(0, FIRST_HASH);
-        self.walk_segment(&mut segment, signed, &mut walk, visit)?;
+        walk.through(&self.key, &mut segment, signed, visit)?;
         Ok(walk.sequence)
     }
 

@@ -2,6 +2,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use candor_wire::cbor;
 use candor_wire::sign::SigningSeeds;
 
 use super::*;
@@ -487,9 +488,33 @@ fn files_that_are_not_the_ledgers_own_are_noticed() {
     assert!(is_altered(&ledger));
     fs::remove_file(&surplus).unwrap();
     ledger.verify().unwrap();
-    // The signed head in the place of a checkpoint says that everything went by retention.
-    let [head, checkpoint] = ["head", "checkpoint"].map(|name| folder.path().join(name));
-    fs::copy(head, &checkpoint).unwrap();
+    // Bytes behind the newest record are no record, and do not stand in the way of the next one.
+    let mut there: Vec<PathBuf> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "segment"))
+        .collect();
+    there.sort();
+    ledger.inner().set_segment_max_bytes(1_000_000);
+    let newest = there.last().unwrap();
+    let mut content = fs::read(newest).unwrap();
+    content.push(7);
+    fs::write(newest, content).unwrap();
+    assert!(is_altered(&ledger));
+    ledger.alarm("somebody wrote here").unwrap();
+    ledger.verify().unwrap();
+    ledger.inner().set_segment_max_bytes(1_000);
+    // A checkpoint is the last record before the segments, not one that went long ago.
+    let checkpoint = folder.path().join("checkpoint");
+    let write = |sequence, hash| {
+        let signed = ledger.sign(Claim::Checkpoint, sequence, hash);
+        fs::write(&checkpoint, cbor::encode(&signed)).unwrap();
+    };
+    let (last, hash) = ledger.inner().newest();
+    write(1, hash);
+    assert!(is_altered(&ledger));
+    // Nor the newest one: something always stays.
+    write(last, hash);
     assert!(is_altered(&ledger));
     drop(ledger);
     let segments = || fs::read_dir(folder.path()).unwrap().count();
@@ -499,6 +524,50 @@ fn files_that_are_not_the_ledgers_own_are_noticed() {
         Err(LedgerError::Altered { .. })
     ));
     assert_eq!(segments(), before, "nothing is taken away for it");
+}
+
+#[test]
+fn a_head_that_was_kept_aside_takes_nothing_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path()).unwrap();
+    ledger.inner().set_segment_max_bytes(1);
+    let [head, checkpoint, kept] =
+        ["head", "checkpoint", "aside"].map(|name| folder.path().join(name));
+    ledger.alarm("what somebody wants to hide").unwrap();
+    // The record after it begins a segment, so that the rest is a ledger of its own.
+    fs::copy(&head, &kept).unwrap();
+    ledger.alarm("what may be seen").unwrap();
+    let is_refused = |tried: Result<(), LedgerError>| matches!(tried, Err(LedgerError::Signature));
+    fs::copy(&kept, &checkpoint).unwrap();
+    assert!(is_refused(ledger.verify().map(drop)));
+    drop(ledger);
+    assert!(is_refused(open(folder.path()).map(drop)));
+    let hidden = folder.path().join(format!("{:016}.segment", 1));
+    assert!(hidden.exists(), "nothing is taken away for it");
+    fs::remove_file(&checkpoint).unwrap();
+    assert_eq!(lines(&open(folder.path()).unwrap()).len(), 2);
+}
+
+#[test]
+fn a_segment_is_read_as_it_was_whatever_is_written_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, open) = with_a_history(folder.path());
+    let everything = LedgerSelection::default();
+    let oldest = ledger.next_segment(0, &everything, check_head).unwrap();
+    let newest = ledger.last_segment(u64::MAX, &everything).unwrap();
+    let (oldest, newest) = (oldest.unwrap(), newest.unwrap());
+    let (last, _) = ledger.inner().newest();
+    let path = folder.path().join(format!("{:016}.segment", oldest.first));
+    while path.exists() {
+        ledger.alarm("one more").unwrap();
+    }
+    let (expected, mut read) = (oldest.last.0, Vec::new());
+    let told = oldest.read(&mut |record| read.push(record.sequence));
+    assert_eq!(told.unwrap(), expected);
+    assert_eq!(read, (1..=expected).collect::<Vec<u64>>());
+    assert_eq!(newest.read(&mut |_| {}).unwrap(), last);
+    drop(open);
+    ledger.verify().unwrap();
 }
 
 #[test]

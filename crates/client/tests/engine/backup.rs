@@ -560,3 +560,43 @@ fn latest_alone_is_refused_where_there_are_several_sets() {
         .unwrap();
     assert_same(&world.path("pictures"), &world.path("out/pictures"));
 }
+
+#[test]
+fn a_whole_id_opens_the_one_vault_that_has_it() {
+    let world = World::new();
+    let (person, phrase) = world.create("home");
+    let names = ["docs", "letters", "pictures"];
+    for name in names {
+        person.add(&world.tree(name));
+    }
+    person.consent();
+    let View::Backups(done) = person.run().unwrap() else {
+        panic!("another view")
+    };
+    // How many vaults' heads are read for one snapshot.
+    let heads = |person: &Person, snapshot: &str| {
+        world.wire.forget();
+        let command = Command::BackupLs {
+            snapshot: snapshot.to_owned(),
+            path: None,
+            recursive: false,
+        };
+        person.ask(command).unwrap();
+        let asked = world.wire.paths("GET");
+        let is_head = |path: &&String| path.contains("/vaults/") && path.ends_with("/head");
+        asked.iter().filter(is_head).count()
+    };
+    let ids: Vec<&str> = done.iter().map(|one| one.snapshot.as_str()).collect();
+    assert_eq!(ids.len(), names.len());
+    for id in &ids {
+        assert_eq!(heads(&person, id), 1);
+        // Whether the beginning of an id means one snapshot is known when all were seen.
+        assert_eq!(heads(&person, &id[..31]), names.len());
+    }
+    drop(person);
+    // Where nothing was seen yet, they are looked through until it is found.
+    let other = world.recover("other", &phrase).unwrap();
+    let first: Vec<usize> = ids.iter().map(|id| heads(&other, id)).collect();
+    assert_eq!(first.iter().max(), Some(&names.len()), "{first:?}");
+    assert!(ids.iter().all(|id| heads(&other, id) == 1));
+}

@@ -477,7 +477,9 @@ fn a_rollback_of_another_vault_is_told_even_where_it_does_not_matter() {
         }
     });
     let docs = done.iter().find(|one| one.set == "docs").unwrap();
-    person.restore(&docs.snapshot, &world.path("out")).unwrap();
+    // The beginning of an id could be another one's, too.
+    let begins = &docs.snapshot[..31];
+    person.restore(begins, &world.path("out")).unwrap();
     assert_eq!(person.alarms().len(), 1);
     let photos = done.iter().find(|one| one.set == "photos").unwrap();
     let refused = person.restore(&photos.snapshot, &world.path("none"));
