@@ -132,48 +132,15 @@ impl Engine {
         // Nothing is asked of the cell for what cannot be looked for.
         let mut search = Search::new(glob).map_err(|error| browse_failed(&error))?;
         self.read_back(Purpose::Restore, events, cancel, |session| {
-            // One that is damaged hides nothing in the others.
             let mut damaged = None;
-            let moved_bytes = AtomicU64::new(0);
-            let moved = || moved_bytes.load(Ordering::Relaxed);
-            let meter = Meter::new(session.events, "find", &moved);
-            let mut looked_at = 0;
-            for vault in session.vaults()? {
-                let held = session.open(vault)?;
-                let moved_before = moved();
-                for entry in &held.open.repository.manifest().snapshots {
-                    let mut reader = held.open.repository.reader(&*held.open.objects);
-                    let id = entry.id.to_string();
-                    let mut each = |path: &Path, item: &Item, fits: bool| {
-                        looked_at += 1;
-                        if looked_at % LOOKED_AT_STEP == 0 {
-                            let moved_here = held.open.objects.moved_bytes();
-                            moved_bytes.store(moved_before + moved_here, Ordering::Relaxed);
-                            meter.advance(LOOKED_AT_STEP, 0);
-                        }
-                        if fits {
-                            tell_item(session.events, session.cancel, &id, path, item)
-                        } else if session.cancel.is_cancelled() {
-                            ControlFlow::Break(())
-                        } else {
-                            ControlFlow::Continue(())
-                        }
-                    };
-                    let found = search.run(&mut reader, entry.root, &mut each);
-                    match found.map_err(|error| browse_failed(&error)) {
-                        Ok(()) => {}
-                        Err(failure) if failure.kind == FailureKind::Integrity => {
-                            damaged.get_or_insert(failure);
-                        }
-                        Err(failure) => return Err(failure),
-                    }
-                    if session.cancel.is_cancelled() {
-                        // What is damaged is told, however early it ended.
-                        return damaged.map_or_else(|| session.done(), Err);
-                    }
-                }
+            let looked = session.look_for(&mut search, &mut damaged);
+            match (looked, damaged) {
+                (Ok(()), None) => session.done(),
+                (Err(failure), None) => Err(failure),
+                (Err(failure), Some(_)) if failure.kind != FailureKind::Interrupted => Err(failure),
+                // What is damaged is told, however early it ended.
+                (_, Some(damaged)) => Err(damaged),
             }
-            damaged.map_or_else(|| session.done(), Err)
         })
     }
 
@@ -214,6 +181,46 @@ impl Engine {
 }
 
 impl Session<'_> {
+    /// Looks through all snapshots. One that is damaged hides nothing in the others.
+    fn look_for(&self, search: &mut Search, damaged: &mut Option<Failure>) -> Result<(), Failure> {
+        let moved_bytes = AtomicU64::new(0);
+        let moved = || moved_bytes.load(Ordering::Relaxed);
+        let meter = Meter::new(self.events, "find", &moved);
+        let mut looked_at = 0;
+        for vault in self.vaults()? {
+            let held = self.open(vault)?;
+            let moved_before = moved();
+            let mut reader = held.open.repository.reader(&*held.open.objects);
+            for entry in &held.open.repository.manifest().snapshots {
+                let id = entry.id.to_string();
+                let mut each = |path: &Path, item: &Item, fits: bool| {
+                    looked_at += 1;
+                    if looked_at % LOOKED_AT_STEP == 0 {
+                        let moved_here = held.open.objects.moved_bytes();
+                        moved_bytes.store(moved_before + moved_here, Ordering::Relaxed);
+                        meter.advance(LOOKED_AT_STEP, 0);
+                    }
+                    if fits {
+                        tell_item(self.events, self.cancel, &id, path, item)
+                    } else if self.cancel.is_cancelled() {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                };
+                let found = search.run(&mut reader, entry.root, &mut each);
+                match found.map_err(|error| browse_failed(&error)) {
+                    Err(failure) if failure.kind == FailureKind::Integrity => {
+                        damaged.get_or_insert(failure);
+                    }
+                    looked => looked?,
+                }
+                self.done()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing more to do, unless the person stopped it in the middle.
     pub(crate) fn done(&self) -> Result<View, Failure> {
         if self.cancel.is_cancelled() {

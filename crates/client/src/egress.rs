@@ -33,6 +33,7 @@ use candor_vault::Entropy;
 use candor_wire::cell::Invitation;
 use candor_wire::ids::CellId;
 use candor_wire::sign::{Ed25519Public, SecretKey};
+use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::ledger::{DataClass, Ledger, LedgerError, Opening, Protocol};
@@ -100,6 +101,17 @@ pub(crate) trait Transport: Send + Sync {
 
     /// Ends all connections and closes their lines.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Runs `work` on a thread of the runtime, as long as this future is there. What asks may be work that lets others go first, and a
+/// thread of the runtime's pool has the priority of the one that began it, for whatever it does later.
+async fn on_the_runtime<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, TransportError> {
+    let mut set = JoinSet::new();
+    set.spawn(work);
+    let done = set.join_next().await.expect("one was begun");
+    done.map_err(|error| TransportError::Broken(Box::new(error)))
 }
 
 /// Where the pinned cell is.

@@ -179,7 +179,13 @@ impl Engine {
             must_fit(&repository, head.as_ref())?;
         }
         self.memory.remember_format(seal::FORMAT, seal::SUITE)?;
-        let missing = self.note_listed(&vault, &repository)?;
+        let missing = if self.is_synced_vault(&vault) {
+            // Versions come and go by themselves.
+            0
+        } else {
+            let listed = listed(&repository);
+            self.store().see_listed(&vault, &listed, self.now())?
+        };
         if let Some(manifest) = manifest.filter(|_| writer.is_none()) {
             self.store().see_manifest(&vault, &manifest)?;
         }
@@ -197,14 +203,16 @@ impl Engine {
         })
     }
 
-    /// Notes what a vault lists now. Returns how many snapshots are missing that this device did not take off itself.
-    fn note_listed(&self, vault: &VaultId, repository: &Repository) -> Result<u64, Failure> {
-        if self.is_synced_vault(vault) {
-            // Versions come and go by themselves.
-            return Ok(0);
+    /// Notes what this device has just listed itself, and a way back to it.
+    fn note_own(&self, open: &OpenVault, manifest: &ObjectId) -> Result<(), Failure> {
+        if !self.is_synced_vault(&open.vault) {
+            let listed = listed(&open.repository);
+            self.store().list_also(&open.vault, &listed)?;
         }
-        let listed = listed(repository);
-        Ok(self.store().see_listed(vault, &listed, self.now())?)
+        if self.view()?.writer_of(&open.vault).is_none() {
+            self.store().see_manifest(&open.vault, manifest)?;
+        }
+        Ok(())
     }
 
     /// Opens the repository of a vault that full devices share.
@@ -319,7 +327,7 @@ impl Engine {
                     run.state.published(known.manifest, snapshots);
                     run.state.save(&run.path)?;
                 } else {
-                    self.note_listed(&open.vault, &open.repository)?;
+                    self.note_own(open, &known.manifest)?;
                 }
                 Ok(Moved::Done)
             }

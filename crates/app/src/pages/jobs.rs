@@ -23,6 +23,9 @@ const KEPT_MAX: usize = 16;
 /// Files with a problem that are kept of one job; the rest is counted.
 const PROBLEMS_KEPT_MAX: usize = 100;
 
+/// What a job leaves to the page that shows it, which comes first: a person sees at once that it was begun.
+const HEAD_START: Duration = Duration::from_millis(50);
+
 /// A search that no page asked about for so long is stopped: it keeps others from what it looks through. A page that is seen asks
 /// every second; whoever looks at another one, or has no scripts, has this long to come back.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(10 * 60);
@@ -233,6 +236,7 @@ impl Jobs {
             .name("job".to_owned())
             .spawn(move || {
                 background::let_others_go_first();
+                thread::sleep(HEAD_START);
                 let working = &ending.0;
                 let mut tell = |event| working.tell(event, Instant::now());
                 let result = engine.execute(command, &mut tell, &working.cancel);

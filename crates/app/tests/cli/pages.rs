@@ -341,7 +341,7 @@ fn a_search_is_followed_by_its_number_and_without_scripts() {
     // To stop one leads back to what it found.
     let stopped = pages.ask("POST", "/jobs/stop", &key, &format!("job={other}"));
     assert_eq!(stopped.headers["location"], address);
-    // What is no pattern is told before anything is begun, or stopped.
+    // What is no pattern is told at once.
     for bad in ["%7Ba".to_owned(), "a".repeat(1025)] {
         let refused = pages.ask("GET", &format!("/backups/find?glob={bad}"), &key, "");
         assert_eq!(refused.status, 422, "{bad}");

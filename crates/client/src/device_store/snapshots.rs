@@ -2,7 +2,7 @@
 
 use candor_vault::SnapshotId;
 use candor_wire::{Millis, ObjectId, VaultId};
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::{DeviceStore, DeviceStoreError};
 
@@ -33,7 +33,30 @@ pub struct Vanished {
     pub seen: Millis,
 }
 
+fn insert_listed(
+    transaction: &Transaction<'_>,
+    vault: &VaultId,
+    listed: &[SnapshotId],
+) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare(
+        "INSERT INTO listed_snapshot (vault, snapshot) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+    )?;
+    for snapshot in listed {
+        insert.execute(params![vault.as_bytes(), snapshot.as_bytes()])?;
+    }
+    Ok(())
+}
+
 impl DeviceStore {
+    /// Adds what this device listed itself; what is missing is noticed when it looks again.
+    pub fn list_also(
+        &mut self,
+        vault: &VaultId,
+        listed: &[SnapshotId],
+    ) -> Result<(), DeviceStoreError> {
+        self.write(|transaction| insert_listed(transaction, vault, listed))
+    }
+
     /// Replaces what is known to be listed: this device changes the list itself.
     pub fn set_listed(
         &mut self,
@@ -41,16 +64,9 @@ impl DeviceStore {
         listed: &[SnapshotId],
     ) -> Result<(), DeviceStoreError> {
         self.write(|transaction| {
-            let vault = vault.as_bytes();
-            transaction.execute("DELETE FROM listed_snapshot WHERE vault = ?1", [vault])?;
-            let mut insert = transaction.prepare(
-                "INSERT INTO listed_snapshot (vault, snapshot) VALUES (?1, ?2)
-                 ON CONFLICT DO NOTHING",
-            )?;
-            for snapshot in listed {
-                insert.execute(params![vault, snapshot.as_bytes()])?;
-            }
-            Ok(())
+            let gone = [vault.as_bytes()];
+            transaction.execute("DELETE FROM listed_snapshot WHERE vault = ?1", gone)?;
+            insert_listed(transaction, vault, listed)
         })
     }
 

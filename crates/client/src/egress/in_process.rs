@@ -7,7 +7,7 @@ use candor_wire::limits::OBJECT_MAX_BYTES;
 use http_body_util::{BodyExt as _, Full};
 use tower::ServiceExt as _;
 
-use super::{Allowance, BoxFuture, Cause, Transport, TransportError};
+use super::{Allowance, BoxFuture, Cause, Transport, TransportError, on_the_runtime};
 use crate::ledger::{Counts, DataClass, Ledger, OpenLine, Opening};
 
 /// A cell that can be called as a function. `candor up` hands in the server's own service.
@@ -152,7 +152,8 @@ impl Transport for InProcess {
             let counts = self.counts()?;
             classes.iter().for_each(|class| counts.add_class(*class));
             counts.add_plain(request.body().len() as u64, 0);
-            let reply = self.service.call(request).await?;
+            let reply = on_the_runtime(self.service.call(request)).await?;
+            let reply = reply?;
             counts.add_plain(0, reply.body().len() as u64);
             if reply.body().len() > allowance.reply_max_bytes {
                 return Err(TransportError::TooLong {

@@ -669,3 +669,29 @@ async fn a52_a_clock_that_is_set_back_does_not_make_an_authority_last_longer() {
     ));
     assert_eq!(scripted.asked(), 0);
 }
+
+#[test]
+fn work_of_low_priority_begins_no_threads_of_the_pool() {
+    let here = || std::thread::current().id();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap();
+    let asked = on_the_runtime(async move { here() });
+    assert_ne!(runtime.block_on(asked).unwrap(), here());
+    // Giving it up ends it.
+    let (begins, begun) = tokio::sync::oneshot::channel();
+    let (held, gone) = tokio::sync::oneshot::channel::<()>();
+    let endless = on_the_runtime(async move {
+        let _held = held;
+        begins.send(()).unwrap();
+        std::future::pending::<()>().await;
+    });
+    runtime.block_on(async {
+        tokio::select! {
+            _ = endless => panic!("it does not end"),
+            told = begun => told.unwrap(),
+        }
+        assert!(gone.await.is_err());
+    });
+}

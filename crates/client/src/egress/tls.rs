@@ -30,7 +30,9 @@ use tokio_rustls::TlsConnector;
 
 use super::counting::Counted;
 use super::in_process::collect;
-use super::{Allowance, BoxFuture, EgressError, Shared, Transport, TransportError, tcp_info};
+use super::{
+    Allowance, BoxFuture, EgressError, Shared, Transport, TransportError, on_the_runtime, tcp_info,
+};
 use crate::clock::Clock;
 use crate::ledger::{Counts, DataClass, Opening, Protocol};
 
@@ -225,14 +227,16 @@ impl TlsTransport {
             .ledger
             .begin(&opening)
             .map_err(TransportError::Ledger)?;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this is the egress: the lookup has a ledger line"
-        )]
-        let found = tokio::net::lookup_host(address)
-            .await
-            .map_err(TransportError::not_connected)?;
-        let found = found.take(ADDRESSES_PER_NAME_MAX).collect();
+        let address = address.to_owned();
+        let found = on_the_runtime(async move {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "this is the egress: the lookup has a ledger line"
+            )]
+            let found = tokio::net::lookup_host(address).await?;
+            Ok(found.take(ADDRESSES_PER_NAME_MAX).collect())
+        });
+        let found = found.await?.map_err(TransportError::not_connected)?;
         line.finish().map_err(TransportError::Ledger)?;
         Ok(found)
     }

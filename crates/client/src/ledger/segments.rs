@@ -251,23 +251,19 @@ impl Segments {
     }
 
     fn write(&mut self, sequence: u64, framed: &[u8]) -> Result<(), LedgerError> {
+        self.cut_surplus()?;
         let (mut file, length) = match self.newest.take() {
-            Some((file, length)) if length < self.segment_max_bytes => {
-                if file.metadata()?.len() > length {
-                    // What somebody else put behind the records is no part of them; a start cuts it off, too.
-                    file.set_len(length)?;
-                }
-                (file, length)
-            }
+            Some((file, length)) if length < self.segment_max_bytes => (file, length),
             _ => {
                 let path = self.segment_path(sequence);
-                // A segment that a crash left empty is used; it has no record.
+                // One of this name has no record, whatever is in it: a crash left it.
                 let file = OpenOptions::new()
                     .append(true)
                     .create(true)
                     .mode(durable::FILE_MODE)
                     .open(&path)?;
-                if let Err(error) = durable::sync_folder_of(&path) {
+                let is_begun = file.set_len(0);
+                if let Err(error) = is_begun.and_then(|()| durable::sync_folder_of(&path)) {
                     // It is no part of the ledger.
                     let _ = fs::remove_file(&path);
                     return Err(error.into());
@@ -284,6 +280,18 @@ impl Segments {
             return Err(LedgerError::Storage(error));
         }
         self.newest = Some((file, length + framed.len() as u64));
+        Ok(())
+    }
+
+    /// Cuts off what is behind the newest record, as a start does: a record that could not be written whole, or what somebody else
+    /// put there. In the way of the next one it would be.
+    fn cut_surplus(&self) -> Result<(), LedgerError> {
+        if let Some((file, length)) = &self.newest
+            && file.metadata()?.len() > *length
+        {
+            file.set_len(*length)?;
+            file.sync_all()?;
+        }
         Ok(())
     }
 

@@ -495,15 +495,17 @@ fn files_that_are_not_the_ledgers_own_are_noticed() {
         .filter(|path| path.extension().is_some_and(|end| end == "segment"))
         .collect();
     there.sort();
-    ledger.inner().set_segment_max_bytes(1_000_000);
     let newest = there.last().unwrap();
-    let mut content = fs::read(newest).unwrap();
-    content.push(7);
-    fs::write(newest, content).unwrap();
-    assert!(is_altered(&ledger));
-    ledger.alarm("somebody wrote here").unwrap();
-    ledger.verify().unwrap();
-    ledger.inner().set_segment_max_bytes(1_000);
+    // Once it goes on in the same segment, and once in another one.
+    for most in [1_000_000, 1_000] {
+        let mut content = fs::read(newest).unwrap();
+        content.push(7);
+        fs::write(newest, content).unwrap();
+        assert!(is_altered(&ledger));
+        ledger.inner().set_segment_max_bytes(most);
+        ledger.alarm(&"somebody wrote here ".repeat(50)).unwrap();
+        ledger.verify().unwrap();
+    }
     // A checkpoint is the last record before the segments, not one that went long ago.
     let checkpoint = folder.path().join("checkpoint");
     let write = |sequence, hash| {
