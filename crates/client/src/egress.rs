@@ -111,7 +111,10 @@ async fn on_the_runtime<T: Send + 'static>(
     let mut set = JoinSet::new();
     set.spawn(work);
     let done = set.join_next().await.expect("one was begun");
-    done.map_err(|error| TransportError::Broken(Box::new(error)))
+    done.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(error) => TransportError::Broken(Box::new(error)),
+    })
 }
 
 /// Where the pinned cell is.

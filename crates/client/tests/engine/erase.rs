@@ -188,7 +188,7 @@ fn one_erasure_is_taken_back_and_everything_else_stays_as_it_was() {
     person.consent();
     person.run().unwrap();
     let other = world.recover("other", &phrase).unwrap();
-    for id in ["", "0", "no such id"] {
+    for id in ["", "x", "no such id"] {
         let erasure = id.to_owned();
         let failure = other.ask(Command::ErasureKeep { erasure }).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Usage, "{id}");
