@@ -1,7 +1,7 @@
 //! Work that takes longer than a page: it goes on while other pages are looked at, tells how far it is, and can be stopped.
 //!
-//! A job is one command of the engine on a thread of its own, which lets the pages go first. What it came to is kept until newer ones take its place, in
-//! memory alone: the lasting record is what the engine keeps itself.
+//! A job is one command of the engine on a thread of its own, which lets the pages go first. What it came to is kept until newer
+//! ones take its place, in memory alone: the lasting record is what the engine keeps itself.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,7 +99,7 @@ impl Drop for Ending {
 /// All of them.
 pub(super) struct Jobs {
     is_closed: AtomicBool,
-    newest: AtomicU64,
+    last_number: AtomicU64,
     jobs: Mutex<Vec<Arc<Job>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -109,7 +109,7 @@ impl Default for Jobs {
         Self {
             is_closed: AtomicBool::new(false),
             // A number of an earlier run, in a page that is still open, means nothing now.
-            newest: AtomicU64::new(text::now_ms().unsigned_abs()),
+            last_number: AtomicU64::new(text::now_ms().unsigned_abs()),
             jobs: Mutex::default(),
             threads: Mutex::default(),
         }
@@ -216,7 +216,7 @@ impl Jobs {
             return Arc::clone(same);
         }
         let job = Arc::new(Job {
-            number: self.newest.fetch_add(1, Ordering::Relaxed) + 1,
+            number: self.last_number.fetch_add(1, Ordering::Relaxed) + 1,
             kind,
             title,
             command: command.clone(),
@@ -418,10 +418,10 @@ mod tests {
 
     #[test]
     fn numbers_of_an_earlier_run_mean_nothing() {
-        let newest = |jobs: &Jobs| jobs.newest.load(Ordering::Relaxed);
-        let earlier = newest(&Jobs::default());
+        let last = |jobs: &Jobs| jobs.last_number.load(Ordering::Relaxed);
+        let earlier = last(&Jobs::default());
         thread::sleep(Duration::from_millis(2));
-        assert!(newest(&Jobs::default()) > earlier);
+        assert!(last(&Jobs::default()) > earlier);
     }
 
     #[test]

@@ -48,6 +48,16 @@ fn insert_listed(
 }
 
 impl DeviceStore {
+    /// One column of the rows of a key.
+    fn column(&self, query: &str, key: &[u8]) -> Result<Vec<Vec<u8>>, DeviceStoreError> {
+        self.run(|connection| {
+            connection
+                .prepare(query)?
+                .query_map([key], |row| row.get(0))?
+                .collect()
+        })
+    }
+
     /// Adds what this device listed itself; what is missing is noticed when it looks again.
     pub fn list_also(
         &mut self,
@@ -110,14 +120,9 @@ impl DeviceStore {
 
     /// Manifests that the vault's head named, the newest first.
     pub fn seen_manifests(&self, vault: &VaultId) -> Result<Vec<ObjectId>, DeviceStoreError> {
-        let stored: Vec<Vec<u8>> = self.run(|connection| {
-            connection
-                .prepare(
-                    "SELECT manifest FROM seen_manifest WHERE vault = ?1 ORDER BY number DESC",
-                )?
-                .query_map([vault.as_bytes()], |row| row.get(0))?
-                .collect()
-        })?;
+        let newest_first =
+            "SELECT manifest FROM seen_manifest WHERE vault = ?1 ORDER BY number DESC";
+        let stored = self.column(newest_first, vault.as_bytes())?;
         let each = stored.iter();
         each.map(|bytes| ObjectId::from_slice(bytes).ok_or_else(|| self.damaged(None)))
             .collect()
@@ -130,12 +135,8 @@ impl DeviceStore {
         listed: &[SnapshotId],
         now: Millis,
     ) -> Result<u64, DeviceStoreError> {
-        let known: Vec<Vec<u8>> = self.run(|connection| {
-            connection
-                .prepare("SELECT snapshot FROM listed_snapshot WHERE vault = ?1")?
-                .query_map([vault.as_bytes()], |row| row.get(0))?
-                .collect()
-        })?;
+        let of_vault = "SELECT snapshot FROM listed_snapshot WHERE vault = ?1";
+        let known = self.column(of_vault, vault.as_bytes())?;
         let is_listed = |known: &&Vec<u8>| listed.iter().any(|one| one.as_bytes()[..] == known[..]);
         let still = known.iter().filter(is_listed).count();
         let missing = (known.len() - still) as u64;
@@ -160,12 +161,8 @@ impl DeviceStore {
 
     /// Vaults in which this device saw a snapshot listed when it last looked.
     pub fn vaults_listing(&self, snapshot: &SnapshotId) -> Result<Vec<VaultId>, DeviceStoreError> {
-        let stored: Vec<Vec<u8>> = self.run(|connection| {
-            connection
-                .prepare("SELECT vault FROM listed_snapshot WHERE snapshot = ?1")?
-                .query_map([snapshot.as_bytes()], |row| row.get(0))?
-                .collect()
-        })?;
+        let of_snapshot = "SELECT vault FROM listed_snapshot WHERE snapshot = ?1";
+        let stored = self.column(of_snapshot, snapshot.as_bytes())?;
         let each = stored.iter();
         each.map(|bytes| VaultId::from_slice(bytes).ok_or_else(|| self.damaged(None)))
             .collect()
