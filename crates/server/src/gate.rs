@@ -50,6 +50,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::body::RequestBody;
 use crate::reply::Refusal;
 use crate::shared::Shared;
+use crate::turns::{Holder, Seat};
 use crate::views;
 
 /// Longest headers of one request altogether, in bytes. Ours have about 2 KiB.
@@ -428,6 +429,9 @@ pub(crate) async fn pass(
     // `verify` refuses where there is no key.
     let key = key.ok_or(ErrorCode::NotFound)?;
     refuse_revoked(&admitted)?;
+    if let (Some(seat), Some(view)) = (parts.extensions.get::<Arc<Seat>>(), &admitted.view) {
+        seat.belongs_to(Holder::Account(view.account()));
+    }
     if signed.placement != FIRST_PLACEMENT.to_string() {
         return Err(ErrorCode::Conflict.into());
     }
@@ -496,11 +500,11 @@ async fn wait_for_work(
     let Some(account) = admitted.view.as_ref().map(|view| view.account()) else {
         return Ok(());
     };
-    admitted.work = shared.work_shares.try_take(account);
+    admitted.work = shared.work.try_take(account);
     if admitted.work.is_some() {
         return Ok(());
     }
-    admitted.work = shared.work_shares.take(account).await;
+    admitted.work = shared.work.take(account).await;
     look_again(shared, admitted, created).await
 }
 

@@ -36,9 +36,11 @@ mod sys;
 mod tests;
 mod tls;
 mod transparency;
+mod turns;
 mod views;
 mod waiting;
 pub mod witness;
+mod work;
 
 pub use cell::{Cell, CellOptions, InitError, InitParams, InviteError, OpenError, log_vkey_of};
 pub use config::{CellConfig, ConfigError, Limits, LogSettings};

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,6 +30,7 @@ use crate::shared::Shared;
 use crate::shares::Shares;
 use crate::stall::Stall;
 use crate::tls::{self, Leaf, TlsError};
+use crate::turns::{Holder, Seat};
 
 /// Ports that a new cell chooses from. They are below those that operating systems hand out for
 /// outgoing connections, so that the port is still free at the next start.
@@ -172,6 +174,7 @@ impl Listening {
         );
         let per_address = usize::try_from(limits.connections_per_address_max).unwrap_or(1);
         let shares = Shares::new(per_address);
+        let turns = &shared.turns;
         let (stop, stopped) = watch::channel(false);
         let (service, observation) = (routes::router(&shared), routes::observation_router(&shared));
         let public = routes::log_router(&shared);
@@ -191,35 +194,42 @@ impl Listening {
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 (stream, permit) = accept(&shared, &self.devices, &devices_room) => {
                     // Who has too many already is let go without a word: each of them could be the last one.
-                    let Some(share) = share_of(&shares, &stream) else {
+                    let host = host_of(&stream);
+                    let Some((host, share)) = host.and_then(|host| Some((host, shares.try_take(host)?))) else {
                         shared.metrics.connections_refused.fetch_add(1, Ordering::Relaxed);
                         continue;
                     };
+                    let seat = turns.seat(Holder::Address(host));
                     let connection = Connection {
                         shared: Arc::clone(&shared),
                         service: service.clone(),
                         stopped: stopped.clone(),
+                        seat: Some(Arc::clone(&seat)),
                         _permits: [Some(permit), Some(share)],
                     };
-                    connections.spawn(connection.over_tls(stream, self.acceptor.clone()));
+                    connections.spawn(seat.of(connection.over_tls(stream, self.acceptor.clone())));
                 }
                 (stream, permit) = accept(&shared, &self.observers, &observers_room) => {
                     let connection = Connection {
                         shared: Arc::clone(&shared),
                         service: observation.clone(),
                         stopped: stopped.clone(),
+                        seat: None,
                         _permits: [Some(permit), None],
                     };
                     connections.spawn(connection.serve(stream));
                 }
                 (stream, permit) = accept_reader(&shared, self.readers.as_ref(), &readers_room) => {
+                    let Some(host) = host_of(&stream) else { continue };
+                    let seat = turns.seat(Holder::Address(host));
                     let connection = Connection {
                         shared: Arc::clone(&shared),
                         service: public.clone(),
                         stopped: stopped.clone(),
+                        seat: Some(Arc::clone(&seat)),
                         _permits: [Some(permit), None],
                     };
-                    connections.spawn(connection.serve(stream));
+                    connections.spawn(seat.of(connection.serve(stream)));
                 }
             }
         }
@@ -256,17 +266,16 @@ async fn accept(
     }
 }
 
-/// A place among the connections of one network address. An IPv6 host has a whole /64 to choose from.
-fn share_of(shares: &Shares<IpAddr>, stream: &TcpStream) -> Option<OwnedSemaphorePermit> {
+/// One network address, as far as it tells hosts apart: an IPv6 host has a whole /64 to choose from.
+fn host_of(stream: &TcpStream) -> Option<IpAddr> {
     const HOST_BITS: u32 = 64;
-    let address = match stream.peer_addr().ok()?.ip().to_canonical() {
+    Some(match stream.peer_addr().ok()?.ip().to_canonical() {
         IpAddr::V6(address) => {
             let network = address.to_bits() >> HOST_BITS << HOST_BITS;
             IpAddr::V6(Ipv6Addr::from_bits(network))
         }
         address => address,
-    };
-    shares.try_take(address)
+    })
 }
 
 /// The same for the log's readers; never, where they have no listener.
@@ -285,6 +294,8 @@ struct Connection {
     shared: Arc<Shared>,
     service: Router,
     stopped: watch::Receiver<bool>,
+    /// Whose turns this connection has. The operator's has no need of them.
+    seat: Option<Arc<Seat>>,
     _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
@@ -321,16 +332,23 @@ impl Connection {
         let limits = &self.shared.config.limits;
         let seconds = |count: u32| Duration::from_secs(u64::from(count));
         let guarded = Stall::new(stream, seconds(limits.stall_timeout_seconds));
+        let (seat, service) = (
+            self.seat.take(),
+            TowerToHyperService::new(self.service.clone()),
+        );
+        let seated = service_fn(move |mut request| {
+            if let Some(seat) = &seat {
+                request.extensions_mut().insert(Arc::clone(seat));
+            }
+            service.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(seconds(limits.header_timeout_seconds))
             .max_headers(HEADERS_MAX)
             .max_header_size(HEADERS_MAX_BYTES)
             .max_buf_size(BUFFER_MAX_BYTES)
-            .serve_connection(
-                TokioIo::new(guarded),
-                TowerToHyperService::new(self.service.clone()),
-            );
+            .serve_connection(TokioIo::new(guarded), seated);
         let mut connection = core::pin::pin!(connection);
         tokio::select! {
             // How a connection ends is the other side's business.

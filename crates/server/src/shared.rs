@@ -27,8 +27,10 @@ use crate::log::{Cause, Event, Field, Log};
 use crate::metrics::Metrics;
 use crate::shares::Shares;
 use crate::transparency::{AboutCell, Signer, Transparency, TransparencyParts};
+use crate::turns::Turns;
 use crate::views::Views;
 use crate::waiting::Waiters;
+use crate::work::Work;
 
 /// How many objects can be put in place or taken away at once. Many more than uploads at one time,
 /// so that two of them seldom wait for each other.
@@ -39,11 +41,6 @@ const UPLOADERS_MIN: usize = 3;
 
 /// How many accounts at least can send messages at one time.
 const WRITERS_MIN: usize = 8;
-
-/// Requests of one account, with all its devices, that the cell does at one time once they are there. Each has its part
-/// of the writer's commits, which are shared: two of them keep the disk busy, and four an account's devices, while more
-/// would only make everybody's commit longer. Bodies that are on their way do not count.
-const WORK_PER_ACCOUNT_MAX: usize = 4;
 
 /// How long a device whose revocation was tried changes nothing, in milliseconds: the next try comes well before.
 const HOLD_MS: i64 = 30_000;
@@ -102,7 +99,9 @@ pub(crate) struct Shared {
     /// stand in the way of the others.
     pub(crate) request_shares: Shares<(AccountId, Option<DeviceId>)>,
     /// What one account has the cell do at one time.
-    pub(crate) work_shares: Shares<AccountId>,
+    pub(crate) work: Work,
+    /// Whose connection goes on next.
+    pub(crate) turns: Arc<Turns>,
     /// What one account may have of [`Self::messages`].
     pub(crate) message_shares: Shares<AccountId>,
     pub(crate) messages: Semaphore,
@@ -151,6 +150,9 @@ impl Shared {
         });
         let most = usize::try_from(config.limits.waits_max).unwrap_or(1);
         let waiters = Arc::new(Waiters::new(most));
+        // As many as a runtime has threads.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = Turns::new(threads);
         let permits = |count: u32| Semaphore::new(usize::try_from(count).unwrap_or(1));
         Self {
             root: keys.root.secret().public(),
@@ -169,7 +171,8 @@ impl Shared {
             uploads: Arc::new(permits(config.limits.uploads_max)),
             upload_shares: Shares::new(config.limits.uploads_max as usize / UPLOADERS_MIN),
             request_shares: Shares::new(config.limits.requests_per_device_max as usize),
-            work_shares: Shares::new(WORK_PER_ACCOUNT_MAX),
+            work: Work::new(Arc::clone(&turns)),
+            turns,
             message_shares: Shares::new(config.limits.messages_max as usize / WRITERS_MIN),
             messages: permits(config.limits.messages_max),
             strangers: Semaphore::new(STRANGERS_MAX),

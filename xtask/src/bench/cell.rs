@@ -1,7 +1,8 @@
 //! `cargo xtask bench cell`: a hundred devices at once against one cell, a neighbour beside a flood, and the cell's
 //! memory under hostile requests.
 //!
-//! The cell is the program as operators run it, in a process of its own over SQLite and the local disk. The devices
+//! The cell is the program as operators run it, in a process of its own over SQLite and the local disk, and so is
+//! another one beside it, which only floods meet: what they cost the machine is no doing of the cell. The devices
 //! sign real requests and speak TLS, so a test of the server is their home; it gets invitations and nothing else, and
 //! prints what it measured.
 
@@ -31,8 +32,13 @@ const SMALL_INVITATIONS: usize = 2;
 /// Quota of the account that uploads more than it may, in bytes: room for a few of the smallest objects.
 const SMALL_QUOTA_BYTES: u64 = 1024 * 1024;
 
-/// How much longer than alone a neighbour's slowest hundredth may take beside a flood.
+/// How much longer a neighbour's slowest hundredth may take beside a flood of its own cell than beside the same flood of
+/// another one.
 const NEIGHBOUR_MAX_TIMES: f64 = 1.20;
+
+/// How much of what the flood of another cell gets the one of the neighbour's own has to get at least: a weaker one would
+/// cost the machine less.
+const FLOOD_MIN_PART: f64 = 0.8;
 
 /// What is measured, and where.
 #[derive(clap::Args)]
@@ -88,12 +94,28 @@ pub(crate) fn run(options: &CellOptions) -> Outcome {
     if options.short {
         return Ok(());
     }
-    let reached: Vec<String> = measured
+    let mut reached: Vec<String> = measured
         .iter()
         .filter(|one| one.name.ends_with("p99, ratio") && one.value > NEIGHBOUR_MAX_TIMES)
         .map(|one| format!("{}: {:.2}", one.name, one.value))
         .collect();
-    sys::no_findings("a flood reaches the neighbour", &reached)
+    for unit in ["requests/s", "MB/s"] {
+        let rate = |name: &str| {
+            let mut all = measured.iter();
+            let found = all.find(|one| one.name == name && one.unit == unit);
+            found.map_or(0.0, |one| one.value)
+        };
+        let (here, elsewhere) = (rate("the flood here"), rate("the flood elsewhere"));
+        if here < FLOOD_MIN_PART * elsewhere {
+            reached.push(format!(
+                "the flood here is weaker than the one elsewhere: {here:.0} and {elsewhere:.0} {unit}"
+            ));
+        }
+    }
+    sys::no_findings(
+        "a flood reaches the neighbour, or cannot be compared",
+        &reached,
+    )
 }
 
 /// The short form of the suite, with the programs that the suite has built.
@@ -107,50 +129,68 @@ pub(crate) fn run_short() -> Outcome {
     })
 }
 
+/// A cell of its own, and the invitations to it.
+struct Cell {
+    server: Server,
+    invitations: PathBuf,
+}
+
+impl Cell {
+    fn start(program: &Path, work: &Path, name: &str) -> Outcome<Self> {
+        let home = work.join(name);
+        let cell = || candor(program, &home);
+        sys::output(cell().args([
+            "server",
+            "init",
+            "--region",
+            "home",
+            "--listen",
+            "127.0.0.1:0",
+        ]))?;
+        let settings = home.join("cell").join("cell.toml");
+        let ordinary = fs::read_to_string(&settings).doing("the cell's settings")?;
+        fs::write(
+            &settings,
+            format!("quota_bytes = {SMALL_QUOTA_BYTES}\n{ordinary}"),
+        )?;
+        let mut texts = String::new();
+        for _ in 0..SMALL_INVITATIONS {
+            texts += &sys::text(cell().args(["server", "invite"]))?;
+        }
+        fs::write(&settings, ordinary)?;
+        for _ in 0..INVITATIONS {
+            texts += &sys::text(cell().args(["server", "invite"]))?;
+        }
+        let invitations = work.join(format!("{name}.invitations"));
+        fs::write(&invitations, texts)?;
+        let mut run = cell();
+        run.args(["server", "run"]);
+        let log = work.join(format!("{name}.log"));
+        Ok(Self {
+            server: Server::start(run, &log, "listening on ")?,
+            invitations,
+        })
+    }
+}
+
 fn of_program(program: &Path, directory: &Path, options: &CellOptions) -> Outcome<Vec<Measured>> {
     let work = tempfile::Builder::new()
         .prefix("cell-")
         .tempdir_in(directory)?;
-    let home = work.path().join("home");
-    let invitations = work.path().join("invitations");
-    let cell = || candor(program, &home);
-    sys::output(cell().args([
-        "server",
-        "init",
-        "--region",
-        "home",
-        "--listen",
-        "127.0.0.1:0",
-    ]))?;
-    let settings = home.join("cell").join("cell.toml");
-    let ordinary = fs::read_to_string(&settings).doing("the cell's settings")?;
-    fs::write(
-        &settings,
-        format!("quota_bytes = {SMALL_QUOTA_BYTES}\n{ordinary}"),
-    )?;
-    let mut texts = String::new();
-    for _ in 0..SMALL_INVITATIONS {
-        texts += &sys::text(cell().args(["server", "invite"]))?;
-    }
-    fs::write(&settings, ordinary)?;
-    for _ in 0..INVITATIONS {
-        texts += &sys::text(cell().args(["server", "invite"]))?;
-    }
-    fs::write(&invitations, texts)?;
-    let mut run = cell();
-    run.args(["server", "run"]);
-    let server = Server::start(run, &work.path().join("cell.log"), "listening on ")?;
-    let before = measure::server_usage(server.id())?;
+    let cell = Cell::start(program, work.path(), "cell")?;
+    let elsewhere = Cell::start(program, work.path(), "elsewhere")?;
+    let before = measure::server_usage(cell.server.id())?;
     let mut test = test_command(options.short);
-    test.env("CANDOR_CELL_INVITATIONS", &invitations)
-        .env("CANDOR_CELL_PROCESS", server.id().to_string())
+    test.env("CANDOR_CELL_INVITATIONS", &cell.invitations)
+        .env("CANDOR_CELL_ELSEWHERE", &elsewhere.invitations)
+        .env("CANDOR_CELL_PROCESS", cell.server.id().to_string())
         .env(
             "CANDOR_CELL_FORM",
             if options.short { "short" } else { "long" },
         )
         .env("CANDOR_CELL_PART", options.part.map_or("all", Part::name));
     let measured = run_test(&mut test)?;
-    let used = measure::server_usage(server.id())?.since(&before);
+    let used = measure::server_usage(cell.server.id())?.since(&before);
     println!("the cell used {used}");
     Ok(measured)
 }

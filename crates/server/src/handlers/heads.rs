@@ -77,7 +77,7 @@ async fn waited_for(
         admitted.waited += began.elapsed();
         news?;
         admitted.look_again(shared).await?;
-        admitted.work = shared.work_shares.take(awaited.account).await;
+        admitted.work = shared.work.take(awaited.account).await;
     }
 }
 

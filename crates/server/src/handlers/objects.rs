@@ -105,7 +105,7 @@ pub(super) async fn put(
 }
 
 async fn store(shared: &Shared, key: ObjectKey, pieces: Vec<Bytes>) -> Result<(), Refusal> {
-    let _work = shared.work_shares.take(key.account).await;
+    let _work = shared.work.take(key.account).await;
     // Nobody takes this object away between its bytes and its confirmation.
     let _held = shared.hold_object(&key).await;
     shared

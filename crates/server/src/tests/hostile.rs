@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use candor_wire::api::ErrorCode;
 use candor_wire::cell::authority;
 use candor_wire::ids::ObjectId;
 use http::StatusCode;
@@ -227,6 +228,56 @@ async fn a38_one_account_leaves_the_others_their_places() {
     assert_eq!(stored, Ok(None), "there is a place for the other");
     assert!(held.iter().all(|upload| !upload.is_finished()));
     held.iter().for_each(|upload| upload.abort());
+}
+
+/// Uploads that are begun and never end hold quota for a day, and then there is nothing of them.
+#[tokio::test]
+async fn a38_uploads_that_break_off_leave_nothing() {
+    const FIT: u8 = 4;
+    let quota = u64::from(FIT) * 64 * 1024;
+    let world = World::with(|config| config.quota_bytes = quota, Log::silent()).await;
+    let world = Arc::new(today(world));
+    let mut person = world.person().await;
+    let grant = person.consents(&world).await;
+    let records = Arc::clone(&world.cell.shared().records);
+    let counted = async || {
+        let account = records.account(person.account).await.unwrap().unwrap();
+        (account.stored_bytes, account.reserved_bytes)
+    };
+    let mut begun = Vec::new();
+    for n in 0..FIT {
+        let mut request = person.sign(&world, &person.putting(&object(n), &grant));
+        *request.body_mut() = Body::new(Stuck(Some(Bytes::from_static(b"a bit"))));
+        let world = Arc::clone(&world);
+        begun.push(tokio::spawn(async move { world.send(request).await }));
+    }
+    let all = async {
+        while counted().await != (0, quota) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, all)
+        .await
+        .expect("all are begun");
+    for upload in begun {
+        upload.abort();
+        assert!(upload.await.unwrap_err().is_cancelled());
+    }
+    let put = person.putting(&object(FIT), &grant);
+    let sweep = || crate::housekeeping::sweep(world.cell.shared());
+    sweep().await;
+    assert_eq!(
+        person.outcome(&world, &put).await,
+        Some(ErrorCode::OverQuota)
+    );
+    world.advance(candor_store::records::RESERVATION_MAX_MS);
+    sweep().await;
+    assert_eq!(counted().await, (0, 0));
+    assert_eq!(person.outcome(&world, &put).await, None);
+    assert_eq!(counted().await, (64 * 1024, 0));
+    let objects = &world.cell.shared().objects;
+    let there = objects.list(person.account, person.vault, None, 10).await;
+    assert_eq!(there.unwrap().len(), 1);
 }
 
 /// A device that asks for a lot at once waits for itself, and what was decided meanwhile holds for it.

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::line::Line;
 use super::load::{Caller, Kind};
 use super::people::{Device, family};
-use super::{Bench, LARGE_BYTES, SMALL_BYTES};
+use super::{LARGE_BYTES, Rights, SMALL_BYTES};
 
 /// Devices of the account that floods.
 const DEVICES: usize = 16;
@@ -61,9 +61,9 @@ impl Got {
 
 impl Flood {
     /// Opens its accounts: one with all the quota that there is, and one that has none left.
-    pub(super) async fn new(bench: &mut Bench) -> Self {
+    pub(super) async fn new(rights: &mut Rights) -> Self {
         let mut parts = Vec::new();
-        let devices = family(&bench.invitation(), &bench.place, DEVICES).await;
+        let devices = family(&rights.invitation(), &rights.place, DEVICES).await;
         for (device, source) in devices.into_iter().zip(SOURCES.into_iter().cycle()) {
             for _ in 0..UPLOADS_PER_DEVICE {
                 parts.push((
@@ -81,7 +81,7 @@ impl Flood {
             parts.push((Part::Orphans, device.twin(), source));
             parts.push((Part::Requests(Kind::Move), device, source));
         }
-        for device in family(&bench.small.pop().unwrap(), &bench.place, DEVICES).await {
+        for device in family(&rights.small.pop().unwrap(), &rights.place, DEVICES).await {
             parts.push((Part::OverQuota, device, SOURCES[0]));
         }
         Self { parts }

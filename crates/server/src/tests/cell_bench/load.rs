@@ -109,7 +109,8 @@ pub(super) fn measure(bench: &mut Bench) {
     let mut callers = runtime.block_on(async {
         let mut callers = Vec::new();
         for _ in 0..FAMILIES {
-            for device in family(&bench.invitation(), &bench.place, FAMILY_DEVICES).await {
+            for device in family(&bench.cell.invitation(), &bench.cell.place, FAMILY_DEVICES).await
+            {
                 callers.push(Caller::open(device, SOURCE, SMALL_BYTES).await);
             }
         }

@@ -87,12 +87,14 @@ pub(super) fn measure(bench: &mut Bench) {
     let runtime = runtime(2, 0);
     let rounds = bench.form.hostile_rounds();
     let peaks: Vec<u64> = runtime.block_on(async {
-        let mut flood = Flood::new(bench).await;
-        let mut devices = family(&bench.invitation(), &bench.place, DEVICES).await;
+        let mut flood = Flood::new(&mut bench.cell).await;
+        let mut devices = family(&bench.cell.invitation(), &bench.cell.place, DEVICES).await;
         let reader = Caller::open(devices.remove(0), SOURCE, LARGE_BYTES).await;
         let stored = reader.stored();
         devices.push(reader.device);
-        let other = family(&bench.invitation(), &bench.place, 1).await.remove(0);
+        let other = family(&bench.cell.invitation(), &bench.cell.place, 1)
+            .await
+            .remove(0);
         let mut other = Caller::open(other, SOURCE + 1, SMALL_BYTES).await;
         let mut peaks = Vec::new();
         peak(bench.process);

@@ -45,9 +45,9 @@ impl Form {
         Duration::from_secs(if self.is_long() { 10 } else { 2 })
     }
 
-    /// Rounds of the neighbour, each once alone and once beside a flood.
+    /// Rounds of the neighbour, each with all of its phases.
     fn rounds(self) -> usize {
-        if self.is_long() { 5 } else { 2 }
+        if self.is_long() { 6 } else { 1 }
     }
 
     /// How long the neighbour is watched each time.
@@ -61,22 +61,42 @@ impl Form {
     }
 }
 
-/// The cell that is measured, and rights to open accounts there.
-struct Bench {
+/// One cell, and rights to open accounts there.
+struct Rights {
     place: Arc<Place>,
     /// To accounts that may store very little.
     small: Vec<Invitation>,
     invitations: Vec<Invitation>,
+}
+
+impl Rights {
+    fn of(file: &str) -> Self {
+        let text = std::fs::read_to_string(file).unwrap();
+        let mut invitations: Vec<Invitation> = text
+            .lines()
+            .map(|line| Invitation::from_text(line).unwrap())
+            .collect();
+        let small: Vec<Invitation> = invitations.drain(..SMALL_INVITATIONS).collect();
+        Self {
+            place: runtime(1, 0).block_on(Place::of(&small[0])),
+            small,
+            invitations,
+        }
+    }
+
+    fn invitation(&mut self) -> Invitation {
+        self.invitations.pop().unwrap()
+    }
+}
+
+/// The cell that is measured, and another one on the same machine.
+struct Bench {
+    cell: Rights,
+    elsewhere: Rights,
     process: u32,
     form: Form,
     /// The one part that is measured, or `all`.
     part: String,
-}
-
-impl Bench {
-    fn invitation(&mut self) -> Invitation {
-        self.invitations.pop().unwrap()
-    }
 }
 
 /// Prints one measurement, for the table.
@@ -93,11 +113,6 @@ fn percentile(times: &mut [Duration], part: f64) -> Duration {
     times.sort_unstable();
     let place = (times.len() as f64 * part).ceil() as usize;
     times[place.clamp(1, times.len()) - 1]
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Threads of their own for some of the callers. Whoever attacks gets only the time that nobody else wants: on one
@@ -120,21 +135,13 @@ fn bench() -> Option<Bench> {
         reason = "xtask says which cell is measured, and how long"
     )]
     let said = |name: &str| std::env::var(name).ok();
-    let text = std::fs::read_to_string(said("CANDOR_CELL_INVITATIONS")?).unwrap();
-    let mut invitations: Vec<Invitation> = text
-        .lines()
-        .map(|line| Invitation::from_text(line).unwrap())
-        .collect();
-    let small: Vec<Invitation> = invitations.drain(..SMALL_INVITATIONS).collect();
     let form = match said("CANDOR_CELL_FORM").as_deref() {
         Some("long") => Form::Long,
         _ => Form::Short,
     };
-    let place = runtime(1, 0).block_on(Place::of(&small[0]));
     Some(Bench {
-        place,
-        small,
-        invitations,
+        cell: Rights::of(&said("CANDOR_CELL_INVITATIONS")?),
+        elsewhere: Rights::of(&said("CANDOR_CELL_ELSEWHERE")?),
         process: said("CANDOR_CELL_PROCESS")?.parse().unwrap(),
         form,
         part: said("CANDOR_CELL_PART")?,
