@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use super::contenders::{Server, candor};
+use super::contenders::{Server, candor, init_cell};
 use super::log::{Measured, measurement};
 use super::measure;
 use crate::bench;
@@ -139,14 +139,7 @@ impl Cell {
     fn start(program: &Path, work: &Path, name: &str) -> Outcome<Self> {
         let home = work.join(name);
         let cell = || candor(program, &home);
-        sys::output(cell().args([
-            "server",
-            "init",
-            "--region",
-            "home",
-            "--listen",
-            "127.0.0.1:0",
-        ]))?;
+        init_cell(program, &home)?;
         let settings = home.join("cell").join("cell.toml");
         let ordinary = fs::read_to_string(&settings).doing("the cell's settings")?;
         fs::write(

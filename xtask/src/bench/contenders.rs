@@ -153,11 +153,9 @@ impl Contender for Embedded {
     }
 }
 
-/// Starts a new cell in a process of its own below a directory; and an invitation to it.
-pub(crate) fn new_cell(program: &Path, directory: &Path) -> Outcome<(Server, String)> {
-    let home = directory.join(CELL_HOME);
-    let cell = || candor(program, &home);
-    sys::output(cell().args([
+/// Makes a cell in a home, at a port of this machine.
+pub(crate) fn init_cell(program: &Path, home: &Path) -> Outcome {
+    sys::output(candor(program, home).args([
         "server",
         "init",
         "--region",
@@ -165,6 +163,14 @@ pub(crate) fn new_cell(program: &Path, directory: &Path) -> Outcome<(Server, Str
         "--listen",
         "127.0.0.1:0",
     ]))?;
+    Ok(())
+}
+
+/// Starts a new cell in a process of its own below a directory; and an invitation to it.
+pub(crate) fn new_cell(program: &Path, directory: &Path) -> Outcome<(Server, String)> {
+    let home = directory.join(CELL_HOME);
+    let cell = || candor(program, &home);
+    init_cell(program, &home)?;
     let mut run = cell();
     run.args(["server", "run"]);
     let server = Server::start(run, &directory.join("cell.log"), "listening on ")?;
