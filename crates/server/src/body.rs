@@ -1,11 +1,12 @@
 //! Bodies of requests: read in pieces, bounded in size and time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use candor_wire::api::ErrorCode;
-use candor_wire::ids::ObjectId;
+use candor_wire::ids::{AccountId, ObjectId};
 use candor_wire::limits::OBJECT_MAX_BYTES;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::log::Cause;
+use crate::pace::Pace;
 use crate::reply::Refusal;
 
 /// From this size on a piece is hashed on a thread of its own, in bytes: about a quarter of a
@@ -40,6 +42,8 @@ pub(crate) struct RequestBody {
     /// What was read since others had their turn.
     turn_bytes: u64,
     broken: bool,
+    /// Whose body it is, once that is known.
+    pace: Option<(Arc<Pace>, AccountId)>,
 }
 
 impl RequestBody {
@@ -53,6 +57,21 @@ impl RequestBody {
             read_bytes: 0,
             turn_bytes: 0,
             broken: false,
+            pace: None,
+        }
+    }
+
+    /// From here on it is read no faster than the account may go.
+    pub(crate) fn keep_pace(&mut self, pace: Arc<Pace>, account: AccountId) {
+        self.pace = Some((pace, account));
+    }
+
+    /// Lets others have their turn.
+    async fn rest(&mut self) {
+        self.turn_bytes = 0;
+        tokio::task::yield_now().await;
+        if let Some((pace, account)) = &self.pace {
+            pace.step(*account).await;
         }
     }
 
@@ -74,8 +93,7 @@ impl RequestBody {
     /// The next piece; `None` at the end.
     async fn next_piece(&mut self) -> Result<Option<Bytes>, Refusal> {
         if self.turn_bytes >= TURN_BYTES {
-            self.turn_bytes = 0;
-            tokio::task::yield_now().await;
+            self.rest().await;
         }
         loop {
             if self.body.is_end_stream() {
@@ -167,7 +185,7 @@ impl RequestBody {
                 return;
             }
             if self.turn_bytes >= TURN_BYTES {
-                self.turn_bytes = 0;
+                self.rest().await;
                 tokio::time::sleep(REFUSED_PAUSE).await;
             }
         }
@@ -187,4 +205,44 @@ async fn update(mut hasher: blake3::Hasher, piece: &Bytes) -> Result<blake3::Has
     hashed
         .await
         .map_err(|_| Refusal::fault(ErrorCode::Internal, Cause::Task))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a38_a_body_of_an_account_beyond_its_limits_is_read_step_by_step() {
+        const PIECES: usize = 8;
+        let pieces = || {
+            let all = (0..PIECES).map(|_| Ok::<_, std::io::Error>(vec![1; TURN_BYTES as usize]));
+            Body::from_stream(futures_util::stream::iter(all))
+        };
+        let limits = crate::CellConfig::from_text("region = \"r\"\ncontroller = \"c\"")
+            .unwrap()
+            .limits;
+        let pace = Arc::new(Pace::default());
+        let (greedy, other) = (
+            AccountId::from_bytes([1; 16]),
+            AccountId::from_bytes([2; 16]),
+        );
+        let read = async |account| {
+            // Somebody is there.
+            pace.request(other).await;
+            let mut body = RequestBody::new(pieces(), &limits);
+            body.keep_pace(Arc::clone(&pace), account);
+            let began = Instant::now();
+            let whole = body.read_all(OBJECT_MAX_BYTES).await.unwrap();
+            assert_eq!(whole.len(), PIECES * TURN_BYTES as usize);
+            began.elapsed()
+        };
+        pace.exceeded(greedy);
+        assert_eq!(read(other).await, Duration::ZERO);
+        let (took, least) = (
+            read(greedy).await,
+            Duration::from_millis(100) * (PIECES as u32 - 1),
+        );
+        assert!(took >= least && took < 2 * least, "{took:?}");
+    }
 }

@@ -91,6 +91,8 @@ pub struct Limits {
     pub connections_max: u32,
     /// Connections of one network address at one time.
     pub connections_per_address_max: u32,
+    /// Requests of one account at one time, beyond which it is served slowly.
+    pub requests_per_account_max: u32,
     /// Requests of one device at one time.
     pub requests_per_device_max: u32,
     /// Requests at one time whose body is an object.
@@ -281,6 +283,10 @@ impl Limits {
             (
                 "limits.connections_per_address_max",
                 self.connections_per_address_max,
+            ),
+            (
+                "limits.requests_per_account_max",
+                self.requests_per_account_max,
             ),
             (
                 "limits.requests_per_device_max",

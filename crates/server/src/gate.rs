@@ -104,7 +104,9 @@ pub(crate) struct Admitted {
     pub(crate) now: Millis,
     /// How long it waited for a head to move.
     pub(crate) waited: Duration,
-    /// The account's share of the cell, for as long as the request lasts.
+    /// One of the account's requests, for as long as it lasts.
+    among: Option<OwnedSemaphorePermit>,
+    /// The device's share of the cell, for as long as the request lasts.
     share: Option<OwnedSemaphorePermit>,
     /// The account's share of the work, until the reply is there or a body is waited for.
     pub(crate) work: Option<OwnedSemaphorePermit>,
@@ -124,7 +126,7 @@ impl Admitted {
     /// Lets go of everything that others may need while this request waits: its shares of the cell, and what is
     /// remembered of the account. Afterwards it is judged again.
     pub(crate) fn rest(&mut self) {
-        (self.share, self.work, self.view) = (None, None, None);
+        (self.among, self.share, self.work, self.view) = (None, None, None, None);
     }
 
     /// Reads the account's chain again, after it went on, and asks once more whether this request may be made.
@@ -381,6 +383,7 @@ pub(crate) async fn pass(
         nonce: None,
         now,
         waited: Duration::ZERO,
+        among: None,
         share: None,
         work: None,
     };
@@ -432,6 +435,9 @@ pub(crate) async fn pass(
     if let (Some(seat), Some(view)) = (parts.extensions.get::<Arc<Seat>>(), &admitted.view) {
         seat.belongs_to(Holder::Account(view.account()));
     }
+    if let Some(view) = &admitted.view {
+        body.keep_pace(Arc::clone(&shared.pace), view.account());
+    }
     if signed.placement != FIRST_PLACEMENT.to_string() {
         return Err(ErrorCode::Conflict.into());
     }
@@ -482,12 +488,20 @@ async fn wait_for_share(
     let Some(view) = &admitted.view else {
         return Ok(());
     };
-    let holder = (view.account(), admitted.signer);
+    let account = view.account();
+    admitted.among = shared.requests.try_take(account);
+    if admitted.among.is_none() {
+        shared.pace.exceeded(account);
+    }
+    let has_waited = shared.pace.request(account).await;
+    let holder = (account, admitted.signer);
     admitted.share = shared.request_shares.try_take(holder);
-    if admitted.share.is_some() {
+    if admitted.share.is_some() && !has_waited {
         return Ok(());
     }
-    admitted.share = shared.request_shares.take(holder).await;
+    if admitted.share.is_none() {
+        admitted.share = shared.request_shares.take(holder).await;
+    }
     look_again(shared, admitted, created).await
 }
 

@@ -23,6 +23,7 @@ mod listener;
 pub mod log;
 mod metrics;
 pub mod openapi;
+mod pace;
 mod random;
 mod re_anchor;
 mod reply;

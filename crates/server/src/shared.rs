@@ -25,6 +25,7 @@ use crate::config::CellConfig;
 use crate::keys::CellKeyFiles;
 use crate::log::{Cause, Event, Field, Log};
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::shares::Shares;
 use crate::transparency::{AboutCell, Signer, Transparency, TransparencyParts};
 use crate::turns::Turns;
@@ -95,6 +96,12 @@ pub(crate) struct Shared {
     pub(crate) uploads: Arc<Semaphore>,
     /// What one account may have of [`Self::uploads`].
     pub(crate) upload_shares: Shares<AccountId>,
+    /// Requests of one account at one time, within its limits.
+    pub(crate) requests: Shares<AccountId>,
+    /// What becomes of an account that goes beyond them.
+    pub(crate) pace: Arc<Pace>,
+    /// Uploads of such an account: it keeps a place for long.
+    pub(crate) slow_uploads: Shares<AccountId>,
     /// Requests of one device, or of one account's root key, at one time: a device that is in other hands does not
     /// stand in the way of the others.
     pub(crate) request_shares: Shares<(AccountId, Option<DeviceId>)>,
@@ -170,6 +177,9 @@ impl Shared {
             waiters,
             uploads: Arc::new(permits(config.limits.uploads_max)),
             upload_shares: Shares::new(config.limits.uploads_max as usize / UPLOADERS_MIN),
+            pace: Arc::default(),
+            slow_uploads: Shares::new(1),
+            requests: Shares::new(config.limits.requests_per_account_max as usize),
             request_shares: Shares::new(config.limits.requests_per_device_max as usize),
             work: Work::new(Arc::clone(&turns)),
             turns,

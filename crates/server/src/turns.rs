@@ -235,8 +235,14 @@ impl Drop for Turn<'_> {
         let mut state = self.seat.turns.state();
         state.count(holder, took);
         let next = state.end();
+        let is_somebody_ahead = state.is_somebody_ahead();
         drop(state);
         next.into_iter().for_each(Waker::wake);
+        if is_somebody_ahead {
+            // Whoever was woken may be on a thread that waits for this one's processor, and would otherwise wait for
+            // the system's tick: some milliseconds.
+            std::thread::yield_now();
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use bytes::Bytes;
 use candor_wire::ids::to_hex;
@@ -40,6 +41,9 @@ use crate::sys;
 /// How many directories are remembered as durable, at most. One is at most about 200 bytes, so this
 /// is under a megabyte; forgetting one costs a sync.
 const DIRECTORIES_KNOWN_MAX: usize = 4096;
+
+/// How much of a large object is written before other threads get their turn, in bytes.
+const YIELD_BYTES: usize = 64 * 1024;
 
 /// How much of a large object is written before it is synced, in bytes. The disk has no more than that to do before
 /// it gets to what others wait for; and a sync of this much costs a few hundredths more than one of everything.
@@ -84,7 +88,11 @@ impl Staged {
     /// Writes the next piece and waits until the disk has it.
     fn write(mut self, piece: &[Bytes]) -> io::Result<Self> {
         for bytes in piece {
-            self.file.write_all(bytes)?;
+            for some in bytes.chunks(YIELD_BYTES) {
+                self.file.write_all(some)?;
+                // A processor may be kept for as long as the system's tick otherwise, whoever waits for it.
+                thread::yield_now();
+            }
         }
         self.file.sync_data()?;
         Ok(self)

@@ -54,6 +54,10 @@ pub(super) async fn put(
     drop(admitted.work.take());
     // The own share first: whoever waits for it holds no place that others could have.
     let share = shared.upload_shares.take(key.account).await;
+    let slow_share = match shared.pace.is_slow(&key.account) {
+        true => shared.slow_uploads.take(key.account).await,
+        false => None,
+    };
     // The semaphore is never closed.
     let permit = Arc::clone(&shared.uploads)
         .acquire_owned()
@@ -71,6 +75,7 @@ pub(super) async fn put(
             return Ok(reply::done());
         }
         Ok(ReserveOutcome::OverQuota { used, quota }) => {
+            shared.pace.exceeded(key.account);
             // While the share is held: an account without room has no more on its way than the others.
             body.drain().await;
             return Err(Refusal {
@@ -95,7 +100,7 @@ pub(super) async fn put(
         if stored.is_err() {
             give_up(&shared, key).await;
         }
-        drop((permit, share));
+        drop((permit, slow_share, share));
         stored
     });
     finishing

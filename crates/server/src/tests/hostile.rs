@@ -339,6 +339,67 @@ async fn a38_requests_of_one_device_wait_for_each_other_and_not_for_others() {
     );
 }
 
+/// Whoever goes beyond the limits of an account is served step by step while others are there, and nobody else is.
+#[tokio::test]
+async fn a38_an_account_beyond_its_limits_goes_step_by_step_and_others_do_not() {
+    const STEPS: u32 = 6;
+    const STEP: Duration = Duration::from_millis(100);
+    let few = |config: &mut crate::CellConfig| config.limits.requests_per_account_max = 2;
+    let world = Arc::new(World::with(few, Log::silent()).await);
+    let (greedy, other) = (world.person().await, world.person().await);
+    let ask = |person: &Person| {
+        let errand = person.errand(&world, candor_wire::errand::Purpose::List);
+        let asked = person.ask(candor_wire::api::EndpointId::ReadChain, errand);
+        person.sign(&world, &asked)
+    };
+    let shared = Arc::clone(world.cell.shared());
+    let under_way = [(); 2].map(|()| shared.requests.try_take(greedy.account).unwrap());
+    assert!(!shared.pace.is_slow(&greedy.account));
+    // It is beyond its limits from here on, and somebody else is there.
+    let (first, second) = (ask(&greedy), ask(&other));
+    assert_eq!(world.send(first).await.0, StatusCode::OK);
+    assert_eq!(world.send(second).await.0, StatusCode::OK);
+    assert!(shared.pace.is_slow(&greedy.account) && !shared.pace.is_slow(&other.account));
+    drop(under_way);
+    let asked: Vec<_> = (0..20).map(|_| ask(&other)).collect();
+    let there = Arc::clone(&world);
+    let others = tokio::spawn(async move {
+        for request in asked {
+            let answer = tokio::time::timeout(SOON, there.send(request)).await;
+            assert_eq!(answer.unwrap().0, StatusCode::OK);
+            tokio::time::sleep(STEP).await;
+        }
+    });
+    let began = std::time::Instant::now();
+    let all = (0..STEPS).map(|_| world.send(ask(&greedy)));
+    for answer in futures_util::future::join_all(all).await {
+        assert_eq!(answer.0, StatusCode::OK, "nothing is refused");
+    }
+    let least = STEP * (STEPS - 1);
+    assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+    assert!(
+        shared.pace.is_slow(&greedy.account),
+        "others were there all the time"
+    );
+    others.await.unwrap();
+}
+
+/// An account that has no room left and goes on uploading is beyond its limits, too.
+#[tokio::test]
+async fn a38_an_account_without_room_goes_step_by_step() {
+    let little = |config: &mut crate::CellConfig| config.quota_bytes = 1;
+    let world = World::with(little, Log::silent()).await;
+    let (mut full, other) = (world.person().await, world.person().await);
+    let grant = full.consents(&world).await;
+    let put = full.putting(&object(1), &grant);
+    assert_eq!(full.outcome(&world, &put).await, Some(ErrorCode::OverQuota));
+    let errand = other.errand(&world, candor_wire::errand::Purpose::List);
+    let asked = other.ask(candor_wire::api::EndpointId::ReadChain, errand);
+    assert_eq!(other.outcome(&world, &asked).await, None);
+    let pace = &world.cell.shared().pace;
+    assert!(pace.is_slow(&full.account) && !pace.is_slow(&other.account));
+}
+
 #[tokio::test]
 async fn a40_one_address_has_so_many_connections_and_no_more() {
     let few = |config: &mut crate::CellConfig| config.limits.connections_per_address_max = 3;

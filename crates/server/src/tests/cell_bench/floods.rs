@@ -1,7 +1,7 @@
 //! Accounts that ask for as much as they can get.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::line::Line;
 use super::load::{Caller, Kind};
-use super::people::{Device, family};
+use super::people::{Device, Object, Place, family};
 use super::{LARGE_BYTES, Rights, SMALL_BYTES};
 
 /// Devices of the account that floods.
@@ -23,6 +23,9 @@ const SOURCES: [u8; 2] = [20, 21];
 
 /// How much of an upload that never ends is sent, in bytes.
 const ORPHAN_BYTES: usize = 256 * 1024;
+
+/// How many large objects are made beforehand: more than a second of them.
+const READY: usize = 64;
 
 /// How often somebody who only waits looks whether the flood is over.
 const LOOK: Duration = Duration::from_millis(50);
@@ -40,6 +43,9 @@ enum Part {
 /// The accounts that flood, and their connections.
 pub(super) struct Flood {
     parts: Vec<(Part, Device, u8)>,
+    place: Arc<Place>,
+    /// Large objects that are made before the flood begins: to name one takes a processor for milliseconds.
+    ready: Arc<Mutex<Vec<Object>>>,
 }
 
 /// What a flood got through.
@@ -84,19 +90,49 @@ impl Flood {
         for device in family(&rights.small.pop().unwrap(), &rights.place, DEVICES).await {
             parts.push((Part::OverQuota, device, SOURCES[0]));
         }
-        Self { parts }
+        Self {
+            parts,
+            place: Arc::clone(&rights.place),
+            ready: Arc::default(),
+        }
     }
 
-    /// Floods until `over`, with all connections at once; then all of them have ended.
+    fn make_ready(&self) {
+        let mut ready = self.ready.lock().unwrap();
+        while ready.len() < READY {
+            ready.push(self.place.object(LARGE_BYTES));
+        }
+    }
+
+    /// Floods until `over`, with all connections at once; then all of them hang up, whatever they are about.
     pub(super) async fn until(&mut self, over: &Arc<AtomicBool>, got: &Arc<Got>) {
+        self.make_ready();
         let mut running = JoinSet::new();
         for (part, device, source) in self.parts.drain(..) {
-            let (over, got) = (Arc::clone(over), Arc::clone(got));
+            let (over, got, ready) = (Arc::clone(over), Arc::clone(got), Arc::clone(&self.ready));
             running.spawn(async move {
                 let device = match part {
-                    Part::Requests(kind) => requests(kind, device, source, &over, &got).await,
-                    Part::Orphans => orphans(device, source, &over).await,
-                    Part::OverQuota => over_quota(device, source, &over, &got).await,
+                    // Nobody else would know where its head stands.
+                    Part::Requests(kind @ Kind::Move) => {
+                        requests(kind, device, source, &ready, &over, &got).await
+                    }
+                    _ => {
+                        let twin = device.twin();
+                        let work = async {
+                            match part {
+                                Part::Requests(kind) => {
+                                    requests(kind, twin, source, &ready, &over, &got).await
+                                }
+                                Part::Orphans => orphans(twin, source, &over).await,
+                                Part::OverQuota => over_quota(twin, source, &over, &got).await,
+                            }
+                        };
+                        tokio::select! {
+                            _ = work => {}
+                            () = ended(&over) => {}
+                        }
+                        device
+                    }
                 };
                 (part, device, source)
             });
@@ -107,10 +143,38 @@ impl Flood {
     }
 }
 
-async fn requests(kind: Kind, device: Device, source: u8, over: &AtomicBool, got: &Got) -> Device {
-    let mut caller = Caller::open(device, source, SMALL_BYTES).await;
+/// A connection, as soon as there are not too many from here.
+async fn connected(place: &Place, source: u8) -> Line {
+    loop {
+        match Line::open(place.address, &place.root, source).await {
+            Ok(line) => return line,
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+async fn ended(over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
-        let reply = caller.once(kind).await.unwrap();
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn requests(
+    kind: Kind,
+    device: Device,
+    source: u8,
+    ready: &Mutex<Vec<Object>>,
+    over: &AtomicBool,
+    got: &Got,
+) -> Device {
+    let line = connected(&device.place, source).await;
+    let mut caller = Caller::over(line, device, SMALL_BYTES).await;
+    while !over.load(Ordering::Relaxed) {
+        let made = (kind == Kind::Put(LARGE_BYTES)).then(|| ready.lock().unwrap().pop());
+        let reply = match made.flatten() {
+            Some(object) => caller.put(&object).await.unwrap(),
+            None => caller.once(kind).await.unwrap(),
+        };
         assert!(reply.is_good(), "{kind:?}: {:?}", reply.error());
         got.requests.fetch_add(1, Ordering::Relaxed);
         let bytes = match kind {
@@ -125,12 +189,10 @@ async fn requests(kind: Kind, device: Device, source: u8, over: &AtomicBool, got
 async fn orphans(device: Device, source: u8, over: &AtomicBool) -> Device {
     let place = Arc::clone(&device.place);
     while !over.load(Ordering::Relaxed) {
-        let mut line = Line::open(place.address, &place.root, source)
-            .await
-            .unwrap();
-        let sent = device.put(&place.object(LARGE_BYTES));
+        let mut line = connected(&place, source).await;
+        let sent = device.put(&place.promised(LARGE_BYTES));
         let _ = line.stream.write_all(&sent.head).await;
-        let _ = line.stream.write_all(&sent.body[..ORPHAN_BYTES]).await;
+        let _ = line.send_body(&sent, ORPHAN_BYTES).await;
         let _ = line.stream.flush().await;
         // Whoever hangs up and begins anew leaves more behind than whoever is told to go.
         tokio::time::sleep(20 * LOOK).await;
@@ -140,11 +202,9 @@ async fn orphans(device: Device, source: u8, over: &AtomicBool) -> Device {
 
 async fn over_quota(device: Device, source: u8, over: &AtomicBool, got: &Got) -> Device {
     let place = Arc::clone(&device.place);
-    let mut line = Line::open(place.address, &place.root, source)
-        .await
-        .unwrap();
+    let mut line = connected(&place, source).await;
     while !over.load(Ordering::Relaxed) {
-        let sent = device.put(&place.object(LARGE_BYTES));
+        let sent = device.put(&place.promised(LARGE_BYTES));
         let reply = line.ask(&sent).await.unwrap();
         assert_eq!(reply.status, 507, "{:?}", reply.error());
         got.requests.fetch_add(1, Ordering::Relaxed);

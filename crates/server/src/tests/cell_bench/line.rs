@@ -23,25 +23,37 @@ use super::super::listening::trust;
 /// How much is read at once, in bytes: a TLS record and more.
 const READ_BYTES: usize = 64 * 1024;
 
+/// What is sent of zeros at once.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
 /// How long a reply is waited for: longer than anything that the cell promises.
 const REPLY_WAIT: Duration = Duration::from_secs(120);
+
+/// So many zeros, piece by piece.
+pub(super) fn pieces_of_zeros(count: usize) -> impl Iterator<Item = &'static [u8]> {
+    let starts = (0..count).step_by(ZEROS.len());
+    starts.map(move |start| &ZEROS[..ZEROS.len().min(count - start)])
+}
 
 /// A request, ready to be sent.
 pub(super) struct Sent {
     pub(super) head: Vec<u8>,
     pub(super) body: Vec<u8>,
+    /// How many zeros follow the body, and belong to it.
+    pub(super) zeros: usize,
 }
 
 impl Sent {
     /// `headers` are whole lines.
-    pub(super) fn new(method: &str, path: &str, headers: &str, body: &[u8]) -> Self {
-        let length = match (method, body.len()) {
+    pub(super) fn new(method: &str, path: &str, headers: &str, body: &[u8], zeros: usize) -> Self {
+        let length = match (method, body.len() + zeros) {
             ("GET", 0) => String::new(),
             (_, length) => format!("content-length: {length}\r\n"),
         };
         Self {
             head: format!("{method} {path} HTTP/1.1\r\nhost: cell\r\n{headers}{length}\r\n").into(),
             body: body.to_vec(),
+            zeros,
         }
     }
 }
@@ -106,7 +118,7 @@ impl Line {
     pub(super) async fn ask(&mut self, sent: &Sent) -> io::Result<Reply> {
         let began = Instant::now();
         self.stream.write_all(&sent.head).await?;
-        self.stream.write_all(&sent.body).await?;
+        self.send_body(sent, sent.zeros).await?;
         self.stream.flush().await?;
         let (status, body) = tokio::time::timeout(REPLY_WAIT, self.reply())
             .await
@@ -116,6 +128,15 @@ impl Line {
             body,
             whole: began.elapsed(),
         })
+    }
+
+    /// Sends a body with so many of its zeros.
+    pub(super) async fn send_body(&mut self, sent: &Sent, zeros: usize) -> io::Result<()> {
+        self.stream.write_all(&sent.body).await?;
+        for piece in pieces_of_zeros(zeros) {
+            self.stream.write_all(piece).await?;
+        }
+        Ok(())
     }
 
     async fn reply(&mut self) -> io::Result<(u16, Vec<u8>)> {

@@ -8,7 +8,7 @@ use candor_wire::ids::ObjectId;
 use tokio::sync::Barrier;
 
 use super::line::{Line, Reply};
-use super::people::{Device, family};
+use super::people::{Device, Object, family};
 use super::{Bench, LARGE_BYTES, SMALL_BYTES, line, milliseconds, percentile, runtime};
 
 /// Accounts, and devices of each: families.
@@ -38,9 +38,14 @@ impl Caller {
     /// Connects, and stores the object that it will read.
     pub(super) async fn open(device: Device, source: u8, bytes: usize) -> Self {
         let place = Arc::clone(&device.place);
-        let line = Line::open(place.address, &place.root, source);
+        let line = Line::open(place.address, &place.root, source).await;
+        Self::over(line.unwrap(), device, bytes).await
+    }
+
+    /// The same over a connection.
+    pub(super) async fn over(line: Line, device: Device, bytes: usize) -> Self {
         let mut caller = Self {
-            line: line.await.unwrap(),
+            line,
             stored: ObjectId::from_bytes([0; 32]),
             device,
         };
@@ -51,9 +56,9 @@ impl Caller {
     /// Stores an object, and reads that one from now on.
     pub(super) async fn store(&mut self, bytes: usize) {
         let object = self.device.place.object(bytes);
-        let reply = self.line.ask(&self.device.put(&object)).await.unwrap();
+        let reply = self.put(&object).await.unwrap();
         assert!(reply.is_good(), "{:?}", reply.error());
-        self.stored = ObjectId::of(&object);
+        self.stored = object.name;
     }
 
     /// The object that it reads.
@@ -61,10 +66,14 @@ impl Caller {
         self.stored
     }
 
+    pub(super) async fn put(&mut self, object: &Object) -> io::Result<Reply> {
+        self.line.ask(&self.device.put(object)).await
+    }
+
     pub(super) async fn once(&mut self, kind: Kind) -> io::Result<Reply> {
         let sent = match kind {
             Kind::Move => self.device.move_head(self.stored),
-            Kind::Put(bytes) => self.device.put(&self.device.place.object(bytes)),
+            Kind::Put(bytes) => return self.put(&self.device.place.object(bytes)).await,
             Kind::Get => self.device.get(self.stored),
         };
         self.line.ask(&sent).await

@@ -8,7 +8,7 @@ use candor_wire::ids::ObjectId;
 use tokio::io::AsyncWriteExt as _;
 
 use super::floods::{Flood, Got};
-use super::line::{Line, Sent};
+use super::line::Line;
 use super::load::{Caller, Kind};
 use super::people::{Device, family};
 use super::{Bench, LARGE_BYTES, SMALL_BYTES, line, runtime};
@@ -40,14 +40,14 @@ const NOISE_MAX_BYTES: u64 = 48 * 1024 * 1024;
 async fn hold(kind: usize, device: &Device, stored: ObjectId) -> Option<Line> {
     let place = Arc::clone(&device.place);
     let mut line = Line::open(place.address, &place.root, SOURCE).await.ok()?;
-    let put = || device.put(&place.object(LARGE_BYTES));
+    let put = || device.put(&place.promised(LARGE_BYTES));
     let bytes: Vec<u8> = match kind {
         // Headers that do not end.
         0 => format!("GET /v1/cell HTTP/1.1\r\nx: {}", "y".repeat(15_000)).into(),
         // An upload that stops just before its end.
         1 => {
-            let Sent { head, body } = put();
-            [&head, &body[..LARGE_BYTES - 1]].concat()
+            let sent = put();
+            [sent.head, sent.body, vec![0; sent.zeros - 1]].concat()
         }
         // Objects that are asked for and not read.
         2 => device.get(stored).head,

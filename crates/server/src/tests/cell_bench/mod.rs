@@ -45,7 +45,7 @@ impl Form {
         Duration::from_secs(if self.is_long() { 10 } else { 2 })
     }
 
-    /// Rounds of the neighbour, each with all of its phases.
+    /// Rounds of the neighbour, each with both of its phases.
     fn rounds(self) -> usize {
         if self.is_long() { 6 } else { 1 }
     }
@@ -53,6 +53,12 @@ impl Form {
     /// How long the neighbour is watched each time.
     fn watched(self) -> Duration {
         Duration::from_secs(if self.is_long() { 8 } else { 3 })
+    }
+
+    /// How long the cell rests after a flood: what its connections asked for is still there when they have hung up, and is
+    /// served a step at a time.
+    fn rest(self) -> Duration {
+        Duration::from_secs(if self.is_long() { 15 } else { 1 })
     }
 
     /// Rounds of hostile requests; the later half is compared with the earlier one.
@@ -89,10 +95,9 @@ impl Rights {
     }
 }
 
-/// The cell that is measured, and another one on the same machine.
+/// The cell that is measured.
 struct Bench {
     cell: Rights,
-    elsewhere: Rights,
     process: u32,
     form: Form,
     /// The one part that is measured, or `all`.
@@ -141,7 +146,6 @@ fn bench() -> Option<Bench> {
     };
     Some(Bench {
         cell: Rights::of(&said("CANDOR_CELL_INVITATIONS")?),
-        elsewhere: Rights::of(&said("CANDOR_CELL_ELSEWHERE")?),
         process: said("CANDOR_CELL_PROCESS")?.parse().unwrap(),
         form,
         part: said("CANDOR_CELL_PART")?,

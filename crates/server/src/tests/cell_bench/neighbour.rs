@@ -1,8 +1,10 @@
-//! One quiet account: alone, beside a flood of another cell, and beside a flood of its own, in turns.
+//! One quiet account, alone and beside a flood, in turns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
 
 use super::floods::{Flood, Got};
 use super::load::{Caller, Kind};
@@ -15,7 +17,7 @@ const SOURCE: u8 = 30;
 /// The pause between two of its requests: it is quiet.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How long the cell comes to rest, or the flood to its full height, before the neighbour is watched.
+/// How long the cell comes to rest, or the flood to its height, before the neighbour is watched.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// The threads of the neighbour come first where the machine allows that: a device in another house has a processor of
@@ -32,7 +34,7 @@ const KINDS: [(&str, Kind); 3] = [
 ];
 
 /// What else goes on while the neighbour is watched.
-const PHASES: [&str; 3] = ["alone", "elsewhere", "here"];
+const PHASES: [&str; 2] = ["alone", "beside a flood"];
 
 /// The times of one phase in all rounds, for each kind.
 type Times = [Vec<Duration>; KINDS.len()];
@@ -50,53 +52,66 @@ async fn watch(caller: &mut Caller, how_long: Duration, times: &mut Times) {
     }
 }
 
+/// On a thread that comes first.
+fn first<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            // Without the right to it, the thread is like the others.
+            let _ = rustix::process::nice(FIRST);
+            work()
+        });
+        working.join().unwrap()
+    })
+}
+
+/// A flood that goes on while something else is done; returns how long it took.
+fn beside(flood: &mut Flood, far: &Runtime, got: &Arc<Got>, work: impl FnOnce()) -> Duration {
+    let over = Arc::new(AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let began = Instant::now();
+        let flooding = scope.spawn(|| far.block_on(flood.until(&over, got)));
+        work();
+        let took = began.elapsed();
+        over.store(true, Ordering::Relaxed);
+        flooding.join().unwrap();
+        took
+    })
+}
+
 /// Measures the neighbour, and what the flood got meanwhile.
 ///
-/// In each round three times: alone; while the flood is at another cell of this machine; and while the same flood is at
-/// the neighbour's own. Whoever floods from the same machine takes the processor, the memory and the disk from everybody
-/// there, whatever a cell does. The second phase is that, and the third is that and the cell they share.
+/// In each round twice: alone, and beside a flood of its own cell. At first the flood has the cell to itself, so that it can be
+/// seen that it is one.
 pub(super) fn measure(bench: &mut Bench) {
     let (near, far) = (runtime(1, FIRST), runtime(2, LAST));
-    let mut here = Some(far.block_on(Flood::new(&mut bench.cell)));
-    let mut elsewhere = Some(far.block_on(Flood::new(&mut bench.elsewhere)));
+    let mut flood = far.block_on(Flood::new(&mut bench.cell));
+    let how_long = bench.form.watched();
+    let alone = Arc::new(Got::default());
+    let flooded_alone_for = beside(&mut flood, &far, &alone, || std::thread::sleep(how_long));
+    std::thread::sleep(bench.form.rest());
     let mut caller = near.block_on(async {
         let (invitation, place) = (bench.cell.invitation(), &bench.cell.place);
         let device = family(&invitation, place, 1).await.remove(0);
         Caller::open(device, SOURCE, SMALL_BYTES).await
     });
-    let got = [Arc::new(Got::default()), Arc::new(Got::default())];
-    let mut flooded_for = [Duration::ZERO; 2];
     let mut watched: [Times; PHASES.len()] = Default::default();
-    for round in 0..bench.form.rounds() {
-        // What one flood leaves to be written is not always there for the other.
-        for phase in [[0, 1, 2], [0, 2, 1]][round % 2] {
-            let watched = &mut watched[phase];
-            let which = usize::checked_sub(phase, 1);
-            let flood =
-                which.map(|which| (which, [&mut elsewhere, &mut here][which].take().unwrap()));
-            let over = Arc::new(AtomicBool::new(false));
-            let began = Instant::now();
-            let flooding = flood.map(|(which, mut flood)| {
-                let (until, counted) = (Arc::clone(&over), Arc::clone(&got[which]));
-                far.spawn(async move {
-                    flood.until(&until, &counted).await;
-                    (which, flood)
-                })
-            });
-            near.block_on(watch(&mut caller, bench.form.watched(), watched));
-            over.store(true, Ordering::Relaxed);
-            if let Some(flooding) = flooding {
-                let (which, flood) = far.block_on(flooding).unwrap();
-                *[&mut elsewhere, &mut here][which] = Some(flood);
-                flooded_for[which] += began.elapsed();
-            }
-        }
+    let beside_it = Arc::new(Got::default());
+    let mut flooded_for = Duration::ZERO;
+    for _ in 0..bench.form.rounds() {
+        let [alone, beside_a_flood] = &mut watched;
+        first(|| near.block_on(watch(&mut caller, how_long, alone)));
+        flooded_for += beside(&mut flood, &far, &beside_it, || {
+            first(|| near.block_on(watch(&mut caller, how_long, beside_a_flood)));
+        });
+        std::thread::sleep(bench.form.rest());
     }
-    for (which, got) in got.iter().enumerate() {
-        let (phase, seconds) = (PHASES[which + 1], flooded_for[which].as_secs_f64());
-        let name = format!("the flood {phase}");
-        line(&name, got.requests() as f64 / seconds, "requests/s");
-        line(&name, got.bytes() as f64 / seconds / 1e6, "MB/s");
+    for (name, got, seconds) in [
+        ("the flood, alone", alone, flooded_alone_for),
+        ("the flood, beside the neighbour", beside_it, flooded_for),
+    ] {
+        let seconds = seconds.as_secs_f64();
+        line(name, got.requests() as f64 / seconds, "requests/s");
+        line(name, got.bytes() as f64 / seconds / 1e6, "MB/s");
     }
     for (place, (name, _)) in KINDS.iter().enumerate() {
         for (word, part) in [("p50", 0.5), ("p99", 0.99)] {
@@ -107,11 +122,8 @@ pub(super) fn measure(bench: &mut Bench) {
             for (phase, time) in PHASES.iter().zip(each) {
                 line(&format!("neighbour, {name}, {word}, {phase}"), time, "ms");
             }
-            line(
-                &format!("neighbour, {name}, {word}, ratio"),
-                each[2] / each[1],
-                "times",
-            );
+            let ratio = each[1] / each[0];
+            line(&format!("neighbour, {name}, {word}, ratio"), ratio, "times");
         }
     }
 }

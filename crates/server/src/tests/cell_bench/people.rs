@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use candor_wire::api::{
     API_VERSION, AppendChain, Appended, BodyKind, CellDescription, EndpointId, OpenAccount,
     SwapHead, endpoint,
@@ -25,7 +24,7 @@ use candor_wire::sign::{Ed25519Public, SecretKey, SigningSeeds};
 use candor_wire::statement::{Body as Said, DeviceAdded, Draft, Genesis, Role, genesis_link, link};
 use candor_wire::time::{DAY_MS, Millis};
 
-use super::line::{Line, Reply, Sent};
+use super::line::{Line, Reply, Sent, pieces_of_zeros};
 use crate::clock::{Clock as _, SystemClock};
 
 /// How long an errand and a consent are good: longer than any measurement.
@@ -46,7 +45,7 @@ impl Place {
         let root = invitation.root;
         let address = invitation.addresses[0].parse().unwrap();
         let mut line = Line::open(address, &root, 1).await.unwrap();
-        let reply = line.ask(&Sent::new("GET", "/v1/cell", "", &[])).await;
+        let reply = line.ask(&Sent::new("GET", "/v1/cell", "", &[], 0)).await;
         let described: CellDescription = decoded(&reply.unwrap());
         Arc::new(Self {
             keyring: CellKeyring::verify(&root, &described.keys).unwrap(),
@@ -67,11 +66,26 @@ impl Place {
         out
     }
 
-    /// An object that nobody has yet: cheap to make, and of a name of its own.
-    pub(super) fn object(&self, bytes: usize) -> Bytes {
-        let mut object = vec![0; bytes];
-        object[..32].copy_from_slice(&self.fresh::<32>());
-        object.into()
+    /// An object that nobody has yet.
+    pub(super) fn object(&self, bytes: usize) -> Object {
+        let mut object = self.promised(bytes);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&object.fresh);
+        for piece in pieces_of_zeros(object.zeros) {
+            hasher.update(piece);
+        }
+        object.name = ObjectId::from_bytes(*hasher.finalize().as_bytes());
+        object
+    }
+
+    /// One whose end nobody will read: its name is not its own, which nothing but the end would show.
+    pub(super) fn promised(&self, bytes: usize) -> Object {
+        let fresh = self.fresh();
+        Object {
+            name: ObjectId::from_bytes(fresh),
+            zeros: bytes - fresh.len(),
+            fresh,
+        }
     }
 
     fn secret(&self) -> Arc<SecretKey> {
@@ -80,6 +94,15 @@ impl Place {
             ml_dsa: self.fresh(),
         }))
     }
+}
+
+/// An object of a name of its own: bytes that nobody had, and zeros after them. The zeros are never in one piece: who
+/// asks the kernel for 16 MiB and lets them go, thirty times in a second, holds a processor for milliseconds each time,
+/// whoever else waits for it, and a device of another house could not do that to the cell.
+pub(super) struct Object {
+    pub(super) name: ObjectId,
+    fresh: [u8; 32],
+    zeros: usize,
 }
 
 fn now() -> Millis {
@@ -225,7 +248,7 @@ impl Account {
             EndpointId::AppendChain,
             None,
             &format!("errand {errand}"),
-            &body,
+            (&body, 0),
         );
         let reply = line.ask(&sent).await.unwrap();
         self.keep(pending, &reply);
@@ -335,11 +358,14 @@ impl Device {
     }
 
     fn sign(&self, id: EndpointId, object: Option<ObjectId>, authority: &str, body: &[u8]) -> Sent {
-        let signer = Signer {
+        self.sign_as(&self.signer(), id, object, authority, (body, 0))
+    }
+
+    fn signer(&self) -> Signer<'_> {
+        Signer {
             device: Some(self.id),
             key: &self.key,
-        };
-        self.sign_as(&signer, id, object, authority, body)
+        }
     }
 
     fn sign_as(
@@ -348,7 +374,7 @@ impl Device {
         id: EndpointId,
         object: Option<ObjectId>,
         claim: &str,
-        body: &[u8],
+        (body, zeros): (&[u8], usize),
     ) -> Sent {
         let row = endpoint(id);
         let mut path = row
@@ -386,7 +412,7 @@ impl Device {
         if let Some(digest) = digest {
             headers += &format!("{}: {digest}\r\n", request::HEADER_DIGEST);
         }
-        Sent::new(row.method.name(), &path, &headers, body)
+        Sent::new(row.method.name(), &path, &headers, body, zeros)
     }
 
     /// The same device, on a connection of its own. Only one of the two moves the head.
@@ -399,13 +425,15 @@ impl Device {
         }
     }
 
-    pub(super) fn put(&self, object: &[u8]) -> Sent {
-        self.put_as(ObjectId::of(object), object)
-    }
-
-    /// Stores bytes under a name that need not be theirs.
-    pub(super) fn put_as(&self, name: ObjectId, object: &[u8]) -> Sent {
-        self.sign(EndpointId::PutObject, Some(name), &self.grant, object)
+    /// Stores an object.
+    pub(super) fn put(&self, object: &Object) -> Sent {
+        self.sign_as(
+            &self.signer(),
+            EndpointId::PutObject,
+            Some(object.name),
+            &self.grant,
+            (&object.fresh, object.zeros),
+        )
     }
 
     pub(super) fn get(&self, name: ObjectId) -> Sent {
