@@ -71,7 +71,10 @@ impl RequestBody {
         self.turn_bytes = 0;
         tokio::task::yield_now().await;
         if let Some((pace, account)) = &self.pace {
+            let began = Instant::now();
             pace.step(*account).await;
+            // Whoever sends does not answer for this wait.
+            self.deadline = self.deadline.map(|deadline| deadline + began.elapsed());
         }
     }
 
@@ -173,6 +176,13 @@ impl RequestBody {
         Ok(pieces)
     }
 
+    /// The request is refused.
+    pub(crate) fn refused(&self) {
+        if let Some((pace, account)) = &self.pace {
+            pace.refused(*account);
+        }
+    }
+
     /// Reads what is left of a refused request's body and throws it away, so that the caller gets to
     /// read the refusal instead of a broken connection. Gives up on what is longer than an object.
     pub(crate) async fn drain(&mut self) {
@@ -185,6 +195,10 @@ impl RequestBody {
                 return;
             }
             if self.turn_bytes >= TURN_BYTES {
+                // So much that is refused is a flood, were it the only one.
+                if let Some((pace, account)) = &self.pace {
+                    pace.exceeded(*account);
+                }
                 self.rest().await;
                 tokio::time::sleep(REFUSED_PAUSE).await;
             }

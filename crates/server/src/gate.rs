@@ -104,8 +104,8 @@ pub(crate) struct Admitted {
     pub(crate) now: Millis,
     /// How long it waited for a head to move.
     pub(crate) waited: Duration,
-    /// One of the account's requests, for as long as it lasts.
-    among: Option<OwnedSemaphorePermit>,
+    /// One of the account's requests, until the last byte of its reply.
+    pub(crate) among: Option<OwnedSemaphorePermit>,
     /// The device's share of the cell, for as long as the request lasts.
     share: Option<OwnedSemaphorePermit>,
     /// The account's share of the work, until the reply is there or a body is waited for.
@@ -493,14 +493,15 @@ async fn wait_for_share(
     if admitted.among.is_none() {
         shared.pace.exceeded(account);
     }
-    let has_waited = shared.pace.request(account).await;
     let holder = (account, admitted.signer);
     admitted.share = shared.request_shares.try_take(holder);
-    if admitted.share.is_some() && !has_waited {
-        return Ok(());
-    }
-    if admitted.share.is_none() {
+    let had_to_wait = admitted.share.is_none();
+    if had_to_wait {
         admitted.share = shared.request_shares.take(holder).await;
+    }
+    // Of each device only its share stands in line: the owner of one that is in other hands gets to revoke it.
+    if !shared.pace.request(account).await && !had_to_wait {
+        return Ok(());
     }
     look_again(shared, admitted, created).await
 }

@@ -23,8 +23,13 @@ const SLOW_FOR: Duration = Duration::from_secs(10);
 /// How long somebody counts as there after a request: a device that waits for news asks again within a minute.
 const HERE: Duration = Duration::from_secs(60);
 
-/// Of so many accounts it is remembered when they were there: besides the one that is judged, there is one more.
-const ORDERLY: usize = 2;
+/// Of so many accounts it is remembered when they were there. Whoever wants to be alone with the others who flood would
+/// have to push out all that keep to their limits.
+const ORDERLY: usize = 32;
+
+/// Refused requests of an account in [`SLOW_FOR`], beyond which it goes beyond its limits: a device that is told why does not
+/// ask so often.
+const REFUSED_MAX: u32 = 1000;
 
 /// From this many such accounts on, those that kept to their limits since are swept with the next one.
 const SWEEP_MIN: usize = 256;
@@ -41,6 +46,8 @@ struct Slow {
 #[derive(Default)]
 struct State {
     slow: HashMap<AccountId, Slow>,
+    /// How often accounts were refused something, and since when that is counted.
+    refused: HashMap<AccountId, (u32, Instant)>,
     /// The last who made a request and keep to their limits, and when they did.
     orderly: [Option<(AccountId, Instant)>; ORDERLY],
 }
@@ -99,6 +106,27 @@ impl Pace {
         }
     }
 
+    /// Something was refused to the account.
+    pub(crate) fn refused(&self, account: AccountId) {
+        let now = Instant::now();
+        let mut state = self.state();
+        if state.refused.len() >= SWEEP_MIN && !state.refused.contains_key(&account) {
+            state
+                .refused
+                .retain(|_, (_, since)| now < *since + SLOW_FOR);
+        }
+        let (count, since) = state.refused.entry(account).or_insert((0, now));
+        if now >= *since + SLOW_FOR {
+            (*count, *since) = (0, now);
+        }
+        *count += 1;
+        let is_too_often = *count > REFUSED_MAX;
+        drop(state);
+        if is_too_often {
+            self.exceeded(account);
+        }
+    }
+
     /// Whether the account is served step by step now.
     pub(crate) fn is_slow(&self, account: &AccountId) -> bool {
         self.state().slow(account, Instant::now()).is_some()
@@ -106,7 +134,8 @@ impl Pace {
 
     /// Before a request of the account: waits for its next step, if it has to. Tells whether it had to.
     ///
-    /// Nothing may be held here that other accounts wait for.
+    /// Nothing may be held here that other accounts wait for, but one place among the uploads and those among the messages
+    /// that are the account's share.
     pub(crate) async fn request(&self, account: AccountId) -> bool {
         let now = Instant::now();
         {
@@ -234,17 +263,39 @@ mod tests {
         let all: Vec<_> = (0..REQUESTS)
             .map(|_| {
                 let pace = Arc::clone(&pace);
-                tokio::spawn(async move {
-                    pace.exceeded(GREEDY);
-                    pace.request(GREEDY).await
-                })
+                tokio::spawn(async move { pace.request(GREEDY).await })
             })
             .collect();
+        let again = Arc::clone(&pace);
+        let floods_on = tokio::spawn(async move {
+            loop {
+                again.exceeded(GREEDY);
+                tokio::time::sleep(SLOW_FOR / 2).await;
+            }
+        });
         for one in all {
             one.await.unwrap();
         }
         let took = began.elapsed();
-        assert!(took >= SLOW_FOR - STEP && took <= HERE + STEP, "{took:?}");
+        assert!(took >= HERE - STEP && took <= HERE + STEP, "{took:?}");
+        floods_on.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a38_whoever_is_refused_again_and_again_goes_beyond_its_limits() {
+        let pace = Pace::default();
+        pace.request(OTHER).await;
+        for _ in 0..3 {
+            for _ in 0..REFUSED_MAX {
+                pace.refused(GREEDY);
+            }
+            assert!(!pace.is_slow(&GREEDY), "now and then is no flood");
+            tokio::time::advance(SLOW_FOR).await;
+        }
+        for _ in 0..=REFUSED_MAX {
+            pace.refused(GREEDY);
+        }
+        assert!(pace.is_slow(&GREEDY) && !pace.is_slow(&OTHER));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Replies: what went well, and refusals that tell nothing about the inside.
 
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,10 +10,12 @@ use bytes::Bytes;
 use candor_store::{ObjectReader, ObjectsError, RecordsError};
 use candor_wire::api::{API_VERSION, EndpointId, ErrorCode, ErrorReply, MEDIA_CBOR, MEDIA_OBJECT};
 use candor_wire::cbor;
+use candor_wire::ids::AccountId;
 use candor_wire::time::Millis;
 use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::log::Cause;
 use crate::shared::Shared;
@@ -139,17 +141,26 @@ pub(crate) fn done() -> Response {
     response
 }
 
-/// An object, or `range` (start, and the byte after the last) of one that has `size` bytes.
-pub(crate) fn object(
-    shared: &Arc<Shared>,
-    reader: ObjectReader,
-    size: u64,
-    range: Option<(u64, u64)>,
-) -> Response {
+/// What an object is sent for.
+pub(crate) struct ObjectReply {
+    pub(crate) account: AccountId,
+    /// The request counts among the account's until all of it is sent.
+    pub(crate) among: Option<OwnedSemaphorePermit>,
+    pub(crate) size: u64,
+    /// Start, and the byte after the last; all of it if there is none.
+    pub(crate) range: Option<(u64, u64)>,
+}
+
+/// An object, or a range of it.
+pub(crate) fn object(shared: &Arc<Shared>, reader: ObjectReader, reply: ObjectReply) -> Response {
+    let ObjectReply { size, range, .. } = reply;
     let body = ObjectBody {
         remaining: reader.size(),
         reader,
         shared: Arc::clone(shared),
+        account: reply.account,
+        pause: None,
+        _among: reply.among,
     };
     let status = if range.is_some() {
         StatusCode::PARTIAL_CONTENT
@@ -184,6 +195,17 @@ struct ObjectBody {
     reader: ObjectReader,
     remaining: u64,
     shared: Arc<Shared>,
+    account: AccountId,
+    /// Before the next piece, for an account beyond its limits.
+    pause: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
+    _among: Option<OwnedSemaphorePermit>,
+}
+
+impl ObjectBody {
+    fn step(&self) -> Pin<Box<dyn Future<Output = bool> + Send>> {
+        let (pace, account) = (Arc::clone(&self.shared.pace), self.account);
+        Box::pin(async move { pace.step(account).await })
+    }
 }
 
 impl http_body::Body for ObjectBody {
@@ -194,7 +216,14 @@ impl http_body::Body for ObjectBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ObjectsError>>> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
         let next = core::pin::pin!(self.reader.next_chunk()).poll(cx);
+        if next.is_ready() && self.shared.pace.is_slow(&self.account) {
+            self.pause = Some(self.step());
+        }
         next.map(|chunk| {
             let chunk = chunk?;
             match &chunk {

@@ -54,10 +54,12 @@ pub(super) async fn put(
     drop(admitted.work.take());
     // The own share first: whoever waits for it holds no place that others could have.
     let share = shared.upload_shares.take(key.account).await;
-    let slow_share = match shared.pace.is_slow(&key.account) {
-        true => shared.slow_uploads.take(key.account).await,
-        false => None,
-    };
+    let mut slow_share = None;
+    if shared.pace.is_slow(&key.account) {
+        slow_share = shared.slow_uploads.take(key.account).await;
+        // That may have been long.
+        admitted.look_again(shared).await?;
+    }
     // The semaphore is never closed.
     let permit = Arc::clone(&shared.uploads)
         .acquire_owned()
@@ -76,6 +78,8 @@ pub(super) async fn put(
         }
         Ok(ReserveOutcome::OverQuota { used, quota }) => {
             shared.pace.exceeded(key.account);
+            // Others need not wait for what is thrown away.
+            drop(permit);
             // While the share is held: an account without room has no more on its way than the others.
             body.drain().await;
             return Err(Refusal {
@@ -174,7 +178,7 @@ pub(crate) fn range(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>
 /// An object or a part of it, from the disk as it goes.
 pub(super) async fn get(
     shared: &Arc<Shared>,
-    admitted: &Admitted,
+    admitted: &mut Admitted,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let key = key(admitted)?;
@@ -188,7 +192,13 @@ pub(super) async fn get(
         .get(key, range.map(|(start, end)| start..end))
         .await;
     let reader = reader.map_err(|error| Refusal::of_objects(&error))?;
-    Ok(reply::object(shared, reader, stored.size, range))
+    let reply = reply::ObjectReply {
+        account: key.account,
+        among: admitted.among.take(),
+        size: stored.size,
+        range,
+    };
+    Ok(reply::object(shared, reader, reply))
 }
 
 /// Which of some objects are stored, in this vault and no other.

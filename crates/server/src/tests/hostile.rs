@@ -12,11 +12,13 @@ use candor_wire::cell::authority;
 use candor_wire::ids::ObjectId;
 use http::StatusCode;
 use http_body::Frame;
+use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tower::ServiceExt as _;
 
 use super::listening::{connect, stranger, today};
-use super::world::{Person, World, object};
+use super::world::{Person, World, error, object};
 use crate::log::Log;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -382,6 +384,98 @@ async fn a38_an_account_beyond_its_limits_goes_step_by_step_and_others_do_not() 
         "others were there all the time"
     );
     others.await.unwrap();
+}
+
+/// What is read counts until its last byte, and is sent step by step beyond the limits.
+#[tokio::test]
+async fn a38_an_object_that_is_read_counts_and_comes_step_by_step() {
+    const OBJECT_BYTES: usize = 1024 * 1024;
+    /// Beside the first, which the request stood for.
+    const STEPS: u32 = 3;
+    const STEP: Duration = Duration::from_millis(100);
+    let one = |config: &mut crate::CellConfig| config.limits.requests_per_account_max = 1;
+    let world = World::with(one, Log::silent()).await;
+    let (mut greedy, other) = (world.person().await, world.person().await);
+    let grant = greedy.consents(&world).await;
+    let large = Bytes::from(vec![7; OBJECT_BYTES]);
+    let put = greedy.putting(&large, &grant);
+    assert_eq!(greedy.outcome(&world, &put).await, None);
+    let shared = world.cell.shared();
+    let read = async || {
+        let get = greedy.getting(ObjectId::of(&large), &grant);
+        let asked = greedy.sign(&world, &get);
+        world.cell.service().oneshot(asked).await.unwrap()
+    };
+    let (first, held) = (read().await, read().await);
+    assert!(
+        shared.requests.try_take(greedy.account).is_none(),
+        "two are on their way"
+    );
+    // Somebody is there.
+    let errand = other.errand(&world, candor_wire::errand::Purpose::List);
+    let asked = other.ask(candor_wire::api::EndpointId::ReadChain, errand);
+    assert_eq!(other.outcome(&world, &asked).await, None);
+    assert!(shared.pace.is_slow(&greedy.account));
+    let began = std::time::Instant::now();
+    let whole = first.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(whole, large);
+    assert!(
+        began.elapsed() >= STEP * (STEPS - 1),
+        "{:?}",
+        began.elapsed()
+    );
+    drop(held);
+    assert!(
+        shared.requests.try_take(greedy.account).is_some(),
+        "nothing is on its way"
+    );
+}
+
+/// A body that comes in pieces.
+struct Pieces(Bytes);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = core::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        const PIECE_BYTES: usize = 128 * 1024;
+        let length = self.0.len().min(PIECE_BYTES);
+        let piece = self.0.split_to(length);
+        Poll::Ready((length > 0).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.0.len() as u64)
+    }
+}
+
+/// Whoever sends much of what is refused is beyond its limits, were it the only request.
+#[tokio::test]
+async fn a38_a_large_body_that_is_refused_goes_step_by_step() {
+    let world = World::new().await;
+    let (greedy, other) = (world.person().await, world.person().await);
+    let errand = other.errand(&world, candor_wire::errand::Purpose::List);
+    let asked = other.ask(candor_wire::api::EndpointId::ReadChain, errand);
+    assert_eq!(other.outcome(&world, &asked).await, None);
+    // Without a consent.
+    let large = Bytes::from(vec![7; 1024 * 1024]);
+    let put = greedy.putting(&large, &format!("grant {}", "00".repeat(32)));
+    let mut request = greedy.sign(&world, &put);
+    *request.body_mut() = Body::new(Pieces(large));
+    let began = std::time::Instant::now();
+    let (status, body) = world.send(request).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{:?}", error(&body));
+    let pace = &world.cell.shared().pace;
+    assert!(pace.is_slow(&greedy.account) && !pace.is_slow(&other.account));
+    assert!(
+        began.elapsed() >= Duration::from_millis(600),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 /// An account that has no room left and goes on uploading is beyond its limits, too.
