@@ -158,11 +158,12 @@ fn measures_the_cell() {
     let Some(mut bench) = bench() else { return };
     let part = bench.part.clone();
     let is_wanted = |name| part == name || part == "all";
-    if is_wanted("load") {
-        load::measure(&mut bench);
-    }
+    // First, while nobody has been there beside whom the flood would be served step by step.
     if is_wanted("neighbour") {
         neighbour::measure(&mut bench);
+    }
+    if is_wanted("load") {
+        load::measure(&mut bench);
     }
     if is_wanted("memory") {
         memory::measure(&mut bench);
