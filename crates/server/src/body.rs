@@ -253,10 +253,7 @@ mod tests {
         };
         pace.exceeded(greedy);
         assert_eq!(read(other).await, Duration::ZERO);
-        let (took, least) = (
-            read(greedy).await,
-            Duration::from_millis(100) * (PIECES as u32 - 1),
-        );
+        let (took, least) = (read(greedy).await, crate::pace::STEP * (PIECES as u32 - 1));
         assert!(took >= least && took < 2 * least, "{took:?}");
     }
 }

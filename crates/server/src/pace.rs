@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 /// From one step of such an account to its next one. A step is a request, or a piece of a body: half a millisecond to two of
 /// a processor or the disk.
-const STEP: Duration = Duration::from_millis(100);
+pub(crate) const STEP: Duration = Duration::from_millis(100);
 
 /// How long an account is served so after it went beyond its limits.
 const SLOW_FOR: Duration = Duration::from_secs(10);
@@ -60,11 +60,13 @@ impl State {
 
     /// What an account is held up by, if it is.
     fn slow(&mut self, account: &AccountId, now: Instant) -> Option<&mut Slow> {
+        // For nearly all accounts this is the answer.
+        if !self.is_beyond(account, now) {
+            return None;
+        }
         let mut others = self.orderly.iter().flatten();
         let is_somebody_here = others.any(|(other, last)| other != account && now < *last + HERE);
-        (is_somebody_here && self.is_beyond(account, now))
-            .then(|| self.slow.get_mut(account))
-            .flatten()
+        self.slow.get_mut(account).filter(|_| is_somebody_here)
     }
 
     fn was_here(&mut self, account: AccountId, now: Instant) {
@@ -134,8 +136,7 @@ impl Pace {
 
     /// Before a request of the account: waits for its next step, if it has to. Tells whether it had to.
     ///
-    /// Nothing may be held here that other accounts wait for, but one place among the uploads and those among the messages
-    /// that are the account's share.
+    /// Nothing may be held here that other accounts wait for.
     pub(crate) async fn request(&self, account: AccountId) -> bool {
         let now = Instant::now();
         {
@@ -148,8 +149,11 @@ impl Pace {
         self.step(account).await
     }
 
-    /// Before the next piece of a body of the account: the same, but whoever only goes on with a request is not there
-    /// for it.
+    /// Before the next piece of a body of the account: the same, but whoever only goes on with a request does not count as
+    /// there for it.
+    ///
+    /// Of what other accounts wait for, one place among the uploads may be held here, and the account's share of those
+    /// among the messages.
     pub(crate) async fn step(&self, account: AccountId) -> bool {
         let line = {
             let mut state = self.state();
@@ -181,10 +185,21 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use tokio::task::JoinHandle;
+
     use super::*;
 
     const GREEDY: AccountId = AccountId::from_bytes([1; 16]);
     const OTHER: AccountId = AccountId::from_bytes([2; 16]);
+
+    /// So many requests of the greedy account.
+    fn at_once(pace: &Arc<Pace>, requests: u32) -> Vec<JoinHandle<bool>> {
+        let ask = |_| {
+            let pace = Arc::clone(pace);
+            tokio::spawn(async move { pace.request(GREEDY).await })
+        };
+        (0..requests).map(ask).collect()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a38_beyond_its_limits_an_account_gets_a_step_now_and_then() {
@@ -194,12 +209,7 @@ mod tests {
         pace.exceeded(GREEDY);
         assert!(!pace.request(OTHER).await, "others are not concerned");
         let began = Instant::now();
-        let all: Vec<_> = (0..REQUESTS)
-            .map(|_| {
-                let pace = Arc::clone(&pace);
-                tokio::spawn(async move { pace.request(GREEDY).await })
-            })
-            .collect();
+        let all = at_once(&pace, REQUESTS);
         let other = tokio::spawn({
             let pace = Arc::clone(&pace);
             async move {
@@ -260,12 +270,7 @@ mod tests {
         pace.exceeded(GREEDY);
         pace.request(OTHER).await;
         let began = Instant::now();
-        let all: Vec<_> = (0..REQUESTS)
-            .map(|_| {
-                let pace = Arc::clone(&pace);
-                tokio::spawn(async move { pace.request(GREEDY).await })
-            })
-            .collect();
+        let all = at_once(&pace, REQUESTS);
         let again = Arc::clone(&pace);
         let floods_on = tokio::spawn(async move {
             loop {

@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 use super::listening::{connect, stranger, today};
 use super::world::{Person, World, error, object};
 use crate::log::Log;
+use crate::pace::STEP;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -345,7 +346,6 @@ async fn a38_requests_of_one_device_wait_for_each_other_and_not_for_others() {
 #[tokio::test]
 async fn a38_an_account_beyond_its_limits_goes_step_by_step_and_others_do_not() {
     const STEPS: u32 = 6;
-    const STEP: Duration = Duration::from_millis(100);
     let few = |config: &mut crate::CellConfig| config.limits.requests_per_account_max = 2;
     let world = Arc::new(World::with(few, Log::silent()).await);
     let (greedy, other) = (world.person().await, world.person().await);
@@ -392,7 +392,6 @@ async fn a38_an_object_that_is_read_counts_and_comes_step_by_step() {
     const OBJECT_BYTES: usize = 1024 * 1024;
     /// Beside the first, which the request stood for.
     const STEPS: u32 = 3;
-    const STEP: Duration = Duration::from_millis(100);
     let one = |config: &mut crate::CellConfig| config.limits.requests_per_account_max = 1;
     let world = World::with(one, Log::silent()).await;
     let (mut greedy, other) = (world.person().await, world.person().await);
@@ -471,11 +470,7 @@ async fn a38_a_large_body_that_is_refused_goes_step_by_step() {
     assert_eq!(status, StatusCode::FORBIDDEN, "{:?}", error(&body));
     let pace = &world.cell.shared().pace;
     assert!(pace.is_slow(&greedy.account) && !pace.is_slow(&other.account));
-    assert!(
-        began.elapsed() >= Duration::from_millis(600),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() >= STEP * 6, "{:?}", began.elapsed());
 }
 
 /// An account that has no room left and goes on uploading is beyond its limits, too.
