@@ -176,13 +176,6 @@ impl RequestBody {
         Ok(pieces)
     }
 
-    /// The request is refused.
-    pub(crate) fn refused(&self) {
-        if let Some((pace, account)) = &self.pace {
-            pace.refused(*account);
-        }
-    }
-
     /// Reads what is left of a refused request's body and throws it away, so that the caller gets to
     /// read the refusal instead of a broken connection. Gives up on what is longer than an object.
     pub(crate) async fn drain(&mut self) {
@@ -195,10 +188,6 @@ impl RequestBody {
                 return;
             }
             if self.turn_bytes >= TURN_BYTES {
-                // So much that is refused is a flood, were it the only one.
-                if let Some((pace, account)) = &self.pace {
-                    pace.exceeded(*account);
-                }
                 self.rest().await;
                 tokio::time::sleep(REFUSED_PAUSE).await;
             }
@@ -227,8 +216,9 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a38_a_body_of_an_account_beyond_its_limits_is_read_step_by_step() {
+    async fn a38_a_body_is_read_step_by_step_while_somebody_asks_for_less() {
         const PIECES: usize = 8;
+        const RATE: u32 = 10;
         let pieces = || {
             let all = (0..PIECES).map(|_| Ok::<_, std::io::Error>(vec![1; TURN_BYTES as usize]));
             Body::from_stream(futures_util::stream::iter(all))
@@ -236,24 +226,22 @@ mod tests {
         let limits = crate::CellConfig::from_text("region = \"r\"\ncontroller = \"c\"")
             .unwrap()
             .limits;
-        let pace = Arc::new(Pace::default());
-        let (greedy, other) = (
-            AccountId::from_bytes([1; 16]),
-            AccountId::from_bytes([2; 16]),
-        );
-        let read = async |account| {
-            // Somebody is there.
-            pace.request(other).await;
+        let pace = Arc::new(Pace::new(RATE));
+        let greedy = AccountId::from_bytes([1; 16]);
+        let read = async || {
             let mut body = RequestBody::new(pieces(), &limits);
-            body.keep_pace(Arc::clone(&pace), account);
+            body.keep_pace(Arc::clone(&pace), greedy);
+            // The request itself.
+            pace.step(greedy).await;
             let began = Instant::now();
             let whole = body.read_all(OBJECT_MAX_BYTES).await.unwrap();
             assert_eq!(whole.len(), PIECES * TURN_BYTES as usize);
             began.elapsed()
         };
-        pace.exceeded(greedy);
-        assert_eq!(read(other).await, Duration::ZERO);
-        let (took, least) = (read(greedy).await, crate::pace::STEP * (PIECES as u32 - 1));
-        assert!(took >= least && took < 2 * least, "{took:?}");
+        assert_eq!(read().await, Duration::ZERO, "nobody else is there");
+        pace.was_here(AccountId::from_bytes([2; 16]));
+        let (took, step) = (read().await, Duration::from_secs(1) / RATE);
+        assert!(took >= step * (PIECES as u32 - 1), "{took:?}");
+        assert!(took < step * (PIECES as u32 + 1), "{took:?}");
     }
 }

@@ -91,8 +91,8 @@ pub struct Limits {
     pub connections_max: u32,
     /// Connections of one network address at one time.
     pub connections_per_address_max: u32,
-    /// Requests of one account at one time, beyond which it is served slowly.
-    pub requests_per_account_max: u32,
+    /// Steps of one account in a second, while others are there that ask for less.
+    pub steps_per_second_max: u32,
     /// Requests of one device at one time.
     pub requests_per_device_max: u32,
     /// Requests at one time whose body is an object.
@@ -284,10 +284,7 @@ impl Limits {
                 "limits.connections_per_address_max",
                 self.connections_per_address_max,
             ),
-            (
-                "limits.requests_per_account_max",
-                self.requests_per_account_max,
-            ),
+            ("limits.steps_per_second_max", self.steps_per_second_max),
             (
                 "limits.requests_per_device_max",
                 self.requests_per_device_max,

@@ -104,8 +104,6 @@ pub(crate) struct Admitted {
     pub(crate) now: Millis,
     /// How long it waited for a head to move.
     pub(crate) waited: Duration,
-    /// One of the account's requests, until the last byte of its reply.
-    pub(crate) among: Option<OwnedSemaphorePermit>,
     /// The device's share of the cell, for as long as the request lasts.
     share: Option<OwnedSemaphorePermit>,
     /// The account's share of the work, until the reply is there or a body is waited for.
@@ -126,7 +124,7 @@ impl Admitted {
     /// Lets go of everything that others may need while this request waits: its shares of the cell, and what is
     /// remembered of the account. Afterwards it is judged again.
     pub(crate) fn rest(&mut self) {
-        (self.among, self.share, self.work, self.view) = (None, None, None, None);
+        (self.share, self.work, self.view) = (None, None, None);
     }
 
     /// Reads the account's chain again, after it went on, and asks once more whether this request may be made.
@@ -383,7 +381,6 @@ pub(crate) async fn pass(
         nonce: None,
         now,
         waited: Duration::ZERO,
-        among: None,
         share: None,
         work: None,
     };
@@ -441,6 +438,11 @@ pub(crate) async fn pass(
     if signed.placement != FIRST_PLACEMENT.to_string() {
         return Err(ErrorCode::Conflict.into());
     }
+    if let Some(view) = &admitted.view
+        && !is_wait(endpoint, &admitted)
+    {
+        shared.pace.was_here(view.account());
+    }
     wait_for_share(shared, &mut admitted, verified.created).await?;
     if let Some(digest) = signed.digest {
         if endpoint.caller != Caller::NewDevice {
@@ -478,6 +480,11 @@ pub(crate) async fn pass(
     Ok(admitted)
 }
 
+/// Whether it asks for what may come later: whoever only waits does not notice how busy the cell is.
+fn is_wait(endpoint: &Endpoint, admitted: &Admitted) -> bool {
+    endpoint.id == EndpointId::ReadHead && admitted.query.is_some()
+}
+
 /// From here on it is known whose request this is, and it costs more than its signature. Whoever had to wait for
 /// their own is looked at again: a consent may have ended meanwhile, and a nonce is remembered for so long only.
 async fn wait_for_share(
@@ -489,10 +496,6 @@ async fn wait_for_share(
         return Ok(());
     };
     let account = view.account();
-    admitted.among = shared.requests.try_take(account);
-    if admitted.among.is_none() {
-        shared.pace.exceeded(account);
-    }
     let holder = (account, admitted.signer);
     admitted.share = shared.request_shares.try_take(holder);
     let had_to_wait = admitted.share.is_none();
@@ -500,7 +503,7 @@ async fn wait_for_share(
         admitted.share = shared.request_shares.take(holder).await;
     }
     // Of each device only its share stands in line: the owner of one that is in other hands gets to revoke it.
-    if !shared.pace.request(account).await && !had_to_wait {
+    if !shared.pace.step(account).await && !had_to_wait {
         return Ok(());
     }
     look_again(shared, admitted, created).await

@@ -1,9 +1,9 @@
-//! Pace: an account that goes beyond its limits is served step by step, as long as somebody is there who keeps to theirs.
+//! Pace: what one account gets of the cell in a second while somebody else is there who asks for less.
 //!
-//! What an account asks for within its limits is its share of the cell, and shares are as fair as turns and work make
-//! them. Beyond them it is a flood, and however fair its share, others would wait for a processor or a disk that is busy
-//! with it: of a hundred requests of somebody else, more than one. So it gets a step now and then, with all its devices
-//! and connections together, each in its turn. Nothing is refused, and with nobody else there nothing is slower.
+//! However fair the shares are, whoever asks for as much as it can get makes others wait for a processor or a disk that is
+//! busy with it: of a hundred requests of somebody else, more than one. So each account goes step by step, with all its
+//! devices and connections together. Whoever asks for less than a step at a time does not notice; nothing is refused;
+//! and with nobody there but those who ask for as much as they get, nothing is slower.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,169 +13,197 @@ use candor_wire::ids::AccountId;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// From one step of such an account to its next one. A step is a request, or a piece of a body: half a millisecond to two of
-/// a processor or the disk.
-pub(crate) const STEP: Duration = Duration::from_millis(100);
+/// Whoever takes nine tenths of the steps that it may have in so long asks for much.
+const WINDOW: Duration = Duration::from_secs(1);
 
-/// How long an account is served so after it went beyond its limits.
-const SLOW_FOR: Duration = Duration::from_secs(10);
+/// How long it counts as one that asks for much.
+const BUSY_FOR: Duration = Duration::from_secs(10);
 
-/// How long somebody counts as there after a request: a device that waits for news asks again within a minute.
+/// How long somebody counts as there after a request.
 const HERE: Duration = Duration::from_secs(60);
 
-/// Of so many accounts it is remembered when they were there. Whoever wants to be alone with the others who flood would
-/// have to push out all that keep to their limits.
-const ORDERLY: usize = 32;
+/// Of so many accounts it is remembered when they were there. Whoever wants to be alone with the others who ask for much
+/// would have to push out all that do not.
+const HERE_MAX: usize = 32;
 
-/// Refused requests of an account in [`SLOW_FOR`], beyond which it goes beyond its limits: a device that is told why does not
-/// ask so often.
-const REFUSED_MAX: u32 = 1000;
+/// From this many accounts on, those of which nothing has to be remembered are swept with the next one.
+const SWEEP_MIN: usize = 1024;
 
-/// From this many such accounts on, those that kept to their limits since are swept with the next one.
-const SWEEP_MIN: usize = 256;
-
-/// An account that went beyond its limits.
-struct Slow {
-    until: Instant,
-    /// When its next step may begin.
+/// One account that did something a moment ago.
+struct Paced {
+    /// When its next step may begin, if somebody else is there.
     next: Instant,
-    /// Its requests wait here, one behind the other.
+    /// Its steps since `since`, for a [`WINDOW`].
+    steps: u32,
+    since: Instant,
+    /// Until when it counts as one that asks for much.
+    busy_until: Instant,
+    /// Its steps wait here, one behind the other.
     line: Arc<Semaphore>,
+}
+
+impl Paced {
+    fn new(now: Instant) -> Self {
+        Self {
+            next: now,
+            steps: 0,
+            since: now,
+            busy_until: now,
+            line: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    fn is_waited_for(&self) -> bool {
+        Arc::strong_count(&self.line) > 1
+    }
+
+    fn says_nothing(&self, now: Instant) -> bool {
+        let until = self.next.max(self.busy_until).max(self.since + WINDOW);
+        until <= now && !self.is_waited_for()
+    }
+
+    /// Counts a step. Tells whether the account asks for much.
+    fn count(&mut self, now: Instant, steps_per_second: u32) -> bool {
+        if now >= self.since + WINDOW {
+            (self.steps, self.since) = (0, now);
+        }
+        self.steps += 1;
+        if u64::from(self.steps) * 10 >= u64::from(steps_per_second) * 9 {
+            self.busy_until = now + BUSY_FOR;
+        }
+        now < self.busy_until
+    }
 }
 
 #[derive(Default)]
 struct State {
-    slow: HashMap<AccountId, Slow>,
-    /// How often accounts were refused something, and since when that is counted.
-    refused: HashMap<AccountId, (u32, Instant)>,
-    /// The last who made a request and keep to their limits, and when they did.
-    orderly: [Option<(AccountId, Instant)>; ORDERLY],
+    accounts: HashMap<AccountId, Paced>,
+    /// At how many of them those are swept that say nothing.
+    sweep_at: usize,
+    /// The last who asked for something and do not ask for much, and when they did.
+    here: [Option<(AccountId, Instant)>; HERE_MAX],
 }
 
 impl State {
-    /// Whether the account went beyond its limits a short while ago.
-    fn is_beyond(&self, account: &AccountId, now: Instant) -> bool {
-        self.slow.get(account).is_some_and(|slow| now < slow.until)
+    fn account(&mut self, account: AccountId, now: Instant) -> &mut Paced {
+        if self.accounts.len() >= self.sweep_at && !self.accounts.contains_key(&account) {
+            self.accounts.retain(|_, one| !one.says_nothing(now));
+            self.sweep_at = SWEEP_MIN.max(2 * self.accounts.len());
+        }
+        let accounts = &mut self.accounts;
+        accounts.entry(account).or_insert_with(|| Paced::new(now))
     }
 
-    /// What an account is held up by, if it is.
-    fn slow(&mut self, account: &AccountId, now: Instant) -> Option<&mut Slow> {
-        // For nearly all accounts this is the answer.
-        if !self.is_beyond(account, now) {
-            return None;
-        }
-        let mut others = self.orderly.iter().flatten();
-        let is_somebody_here = others.any(|(other, last)| other != account && now < *last + HERE);
-        self.slow.get_mut(account).filter(|_| is_somebody_here)
+    /// Whether somebody else is there who asks for less.
+    fn is_somebody_here(&self, account: &AccountId, now: Instant) -> bool {
+        let mut others = self.here.iter().flatten();
+        others.any(|(other, last)| other != account && now < *last + HERE)
     }
 
     fn was_here(&mut self, account: AccountId, now: Instant) {
+        if now < self.account(account, now).busy_until {
+            return;
+        }
         let is_it = |one: &Option<(AccountId, Instant)>| one.is_some_and(|(id, _)| id == account);
-        let place = self.orderly.iter().position(is_it).unwrap_or_else(|| {
+        let place = self.here.iter().position(is_it).unwrap_or_else(|| {
             // The place of whoever was there longest ago.
-            let last = |n: &usize| self.orderly[*n].map(|(_, last)| last);
-            (0..ORDERLY).min_by_key(last).unwrap_or_default()
+            let last = |n: &usize| self.here[*n].map(|(_, last)| last);
+            (0..HERE_MAX).min_by_key(last).unwrap_or_default()
         });
-        self.orderly[place] = Some((account, now));
+        self.here[place] = Some((account, now));
+    }
+
+    /// Begins a step, if it may begin now.
+    fn begin(
+        &mut self,
+        account: AccountId,
+        steps_per_second: u32,
+        is_first_in_line: bool,
+    ) -> Begun {
+        let now = Instant::now();
+        let is_somebody_here = self.is_somebody_here(&account, now);
+        let one = self.account(account, now);
+        if is_somebody_here {
+            if !is_first_in_line && (one.is_waited_for() || now < one.next) {
+                return Begun::Behind(Arc::clone(&one.line));
+            }
+            if now < one.next {
+                return Begun::Early(one.next);
+            }
+        }
+        // Whoever stood in line loses nothing by a clock that wakes it late.
+        let began = if is_first_in_line {
+            one.next.min(now)
+        } else {
+            now
+        };
+        one.next = now.max(began + Duration::from_secs(1) / steps_per_second);
+        if one.count(now, steps_per_second) {
+            for place in &mut self.here {
+                *place = place.filter(|(id, _)| *id != account);
+            }
+        }
+        Begun::Now
     }
 }
 
+/// What becomes of a step.
+enum Begun {
+    Now,
+    /// Others of the account are before it.
+    Behind(Arc<Semaphore>),
+    /// It is the first, and has to wait until then.
+    Early(Instant),
+}
+
 /// The pace of all accounts.
-#[derive(Default)]
-pub(crate) struct Pace(Mutex<State>);
+pub(crate) struct Pace {
+    steps_per_second: u32,
+    state: Mutex<State>,
+}
 
 impl Pace {
+    /// So many steps in a second for each account.
+    pub(crate) fn new(steps_per_second: u32) -> Self {
+        Self {
+            steps_per_second: steps_per_second.max(1),
+            state: Mutex::default(),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing below it panics, so that it is never left half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The account went beyond its limits.
-    pub(crate) fn exceeded(&self, account: AccountId) {
-        let now = Instant::now();
-        let mut state = self.state();
-        if state.slow.len() >= SWEEP_MIN && !state.slow.contains_key(&account) {
-            state.slow.retain(|_, slow| now < slow.until);
-        }
-        let slow = state.slow.entry(account).or_insert_with(|| Slow {
-            until: now,
-            next: now,
-            line: Arc::new(Semaphore::new(1)),
-        });
-        slow.until = now + SLOW_FOR;
-        for one in &mut state.orderly {
-            *one = one.filter(|(id, _)| *id != account);
-        }
+    /// The account asked for something that others may make it wait for: from here on it is somebody who is there.
+    pub(crate) fn was_here(&self, account: AccountId) {
+        self.state().was_here(account, Instant::now());
     }
 
-    /// Something was refused to the account.
-    pub(crate) fn refused(&self, account: AccountId) {
-        let now = Instant::now();
-        let mut state = self.state();
-        if state.refused.len() >= SWEEP_MIN && !state.refused.contains_key(&account) {
-            state
-                .refused
-                .retain(|_, (_, since)| now < *since + SLOW_FOR);
-        }
-        let (count, since) = state.refused.entry(account).or_insert((0, now));
-        if now >= *since + SLOW_FOR {
-            (*count, *since) = (0, now);
-        }
-        *count += 1;
-        let is_too_often = *count > REFUSED_MAX;
-        drop(state);
-        if is_too_often {
-            self.exceeded(account);
-        }
+    /// A step of the account, if it need not wait for it.
+    pub(crate) fn try_step(&self, account: AccountId) -> bool {
+        matches!(
+            self.state().begin(account, self.steps_per_second, false),
+            Begun::Now
+        )
     }
 
-    /// Whether the account is served step by step now.
-    pub(crate) fn is_slow(&self, account: &AccountId) -> bool {
-        self.state().slow(account, Instant::now()).is_some()
-    }
-
-    /// Before a request of the account: waits for its next step, if it has to. Tells whether it had to.
-    ///
-    /// Nothing may be held here that other accounts wait for.
-    pub(crate) async fn request(&self, account: AccountId) -> bool {
-        let now = Instant::now();
-        {
-            let mut state = self.state();
-            if !state.is_beyond(&account, now) {
-                state.was_here(account, now);
-                return false;
-            }
-        }
-        self.step(account).await
-    }
-
-    /// Before the next piece of a body of the account: the same, but whoever only goes on with a request does not count as
-    /// there for it.
+    /// A step of the account, as soon as it may go on: a request, or a piece of a body. Tells whether it had to wait.
     ///
     /// Of what other accounts wait for, one place among the uploads may be held here, and the account's share of those
     /// among the messages.
     pub(crate) async fn step(&self, account: AccountId) -> bool {
-        let line = {
-            let mut state = self.state();
-            state
-                .slow(&account, Instant::now())
-                .map(|slow| Arc::clone(&slow.line))
+        let begun = self.state().begin(account, self.steps_per_second, false);
+        let Begun::Behind(line) = begun else {
+            return false;
         };
-        let Some(line) = line else { return false };
         // The semaphore is never closed.
         let _first = line.acquire().await;
         loop {
-            let now = Instant::now();
-            let next = {
-                let mut state = self.state();
-                let Some(slow) = state.slow(&account, now) else {
-                    return true;
-                };
-                if slow.next <= now {
-                    slow.next = now + STEP;
-                    return true;
-                }
-                slow.next
+            let begun = self.state().begin(account, self.steps_per_second, true);
+            let Begun::Early(next) = begun else {
+                return true;
             };
             tokio::time::sleep_until(next).await;
         }
@@ -186,135 +214,158 @@ impl Pace {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use tokio::task::JoinHandle;
+    use tokio::time::advance;
 
     use super::*;
 
     const GREEDY: AccountId = AccountId::from_bytes([1; 16]);
     const OTHER: AccountId = AccountId::from_bytes([2; 16]);
 
-    /// So many requests of the greedy account.
-    fn at_once(pace: &Arc<Pace>, requests: u32) -> Vec<JoinHandle<bool>> {
+    const RATE: u32 = 10;
+    const STEP: Duration = Duration::from_millis(100);
+
+    /// So many steps of the greedy account.
+    fn at_once(pace: &Arc<Pace>, steps: u32) -> Vec<JoinHandle<bool>> {
         let ask = |_| {
             let pace = Arc::clone(pace);
-            tokio::spawn(async move { pace.request(GREEDY).await })
+            tokio::spawn(async move { pace.step(GREEDY).await })
         };
-        (0..requests).map(ask).collect()
+        (0..steps).map(ask).collect()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a38_beyond_its_limits_an_account_gets_a_step_now_and_then() {
-        const REQUESTS: u32 = 20;
-        let pace = Arc::new(Pace::default());
-        assert!(!pace.request(GREEDY).await);
-        pace.exceeded(GREEDY);
-        assert!(!pace.request(OTHER).await, "others are not concerned");
-        let began = Instant::now();
-        let all = at_once(&pace, REQUESTS);
-        let other = tokio::spawn({
-            let pace = Arc::clone(&pace);
-            async move {
-                // It is there all the time.
-                for _ in 0..2 * REQUESTS {
-                    assert!(!pace.request(OTHER).await);
-                    tokio::time::sleep(STEP).await;
-                }
-            }
-        });
-        for one in all {
-            assert!(one.await.unwrap());
+    /// Whether the account has to wait after a step.
+    fn is_slow(pace: &Pace, account: AccountId) -> bool {
+        pace.try_step(account);
+        !pace.try_step(account)
+    }
+
+    /// Takes so many steps of the account in the next window, with nobody to wait for.
+    async fn goes(pace: &Pace, account: AccountId, steps: u32) {
+        advance(WINDOW).await;
+        for _ in 0..steps {
+            pace.was_here(account);
+            assert!(pace.try_step(account));
         }
-        assert!(
-            began.elapsed() >= STEP * (REQUESTS - 1),
-            "{:?}",
-            began.elapsed()
-        );
-        assert!(
-            began.elapsed() < STEP * (REQUESTS + 1),
-            "{:?}",
-            began.elapsed()
-        );
-        other.abort();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn with_nobody_else_there_and_after_a_while_nothing_is_slower() {
-        let third = AccountId::from_bytes([3; 16]);
-        let pace = Pace::default();
-        // It was within its limits a moment ago, but is nobody else; and two that flood are nobody to each other.
-        assert!(!pace.request(GREEDY).await && !pace.request(OTHER).await);
-        pace.exceeded(GREEDY);
-        assert!(pace.is_slow(&GREEDY), "the other one is there");
-        pace.exceeded(OTHER);
-        assert!(!pace.is_slow(&GREEDY) && !pace.is_slow(&OTHER));
-        assert!(!pace.request(GREEDY).await && !pace.request(OTHER).await);
+    async fn a38_beside_somebody_who_asks_for_less_an_account_goes_step_by_step() {
+        const STEPS: u32 = 30;
+        let pace = Arc::new(Pace::new(RATE));
+        pace.was_here(OTHER);
+        let began = Instant::now();
+        let all = at_once(&pace, STEPS);
+        let mut finished = 0;
+        while finished < STEPS as usize {
+            tokio::time::sleep(2 * STEP).await;
+            finished = all.iter().filter(|one| one.is_finished()).count();
+            let most = began.elapsed().as_millis() / STEP.as_millis() + 1;
+            assert!(finished as u128 <= most, "{finished} of {most}");
+            // Whoever asks for half of it never waits.
+            assert!(pace.try_step(OTHER));
+        }
+        assert!(began.elapsed() <= STEP * (STEPS + 1));
+        // Once nobody is in line, there is no wait for a single step either.
+        assert!(pace.try_step(GREEDY));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_wakes_late_costs_nothing() {
+        // No number of whole milliseconds, which is what timers know.
+        const ODD_RATE: u32 = 128;
+        let pace = Arc::new(Pace::new(ODD_RATE));
+        pace.was_here(OTHER);
+        let began = Instant::now();
+        for one in at_once(&pace, ODD_RATE + 1) {
+            one.await.unwrap();
+        }
+        let took = began.elapsed();
+        let (least, most) = (Duration::from_secs(1), Duration::from_millis(1002));
+        assert!(took >= least && took <= most, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_nobody_there_who_asks_for_less_nothing_is_slower() {
+        let pace = Pace::new(RATE);
+        // Whoever is alone is nobody else, and neither is one who takes all that there is.
+        for account in [GREEDY, OTHER] {
+            goes(&pace, account, RATE - 1).await;
+        }
+        assert!(!is_slow(&pace, GREEDY) && !is_slow(&pace, OTHER));
         // Somebody comes.
-        assert!(!pace.request(third).await);
-        assert!(pace.is_slow(&GREEDY) && pace.is_slow(&OTHER));
-        assert!(pace.request(GREEDY).await && pace.step(GREEDY).await);
-        // For a while after it went beyond its limits.
-        tokio::time::advance(SLOW_FOR).await;
-        assert!(!pace.request(GREEDY).await && !pace.request(OTHER).await);
-        // From here on both are there, and whoever came before them does not matter.
-        pace.exceeded(OTHER);
-        assert!(pace.is_slow(&OTHER));
+        let third = AccountId::from_bytes([3; 16]);
+        pace.was_here(third);
+        advance(WINDOW).await;
+        assert!(is_slow(&pace, GREEDY) && is_slow(&pace, OTHER));
+        assert!(!is_slow(&pace, third), "nobody asks for less");
         // Until nobody has asked for a minute.
-        tokio::time::advance(HERE).await;
-        pace.exceeded(OTHER);
-        assert!(!pace.is_slow(&OTHER) && !pace.request(OTHER).await);
+        advance(HERE).await;
+        assert!(!is_slow(&pace, GREEDY));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a38_whoever_takes_nine_tenths_does_not_slow_the_others_for_a_while() {
+        let pace = Pace::new(RATE);
+        goes(&pace, OTHER, RATE - 2).await;
+        assert!(is_slow(&pace, GREEDY));
+        advance(WINDOW).await;
+        goes(&pace, OTHER, RATE - 1).await;
+        assert!(!is_slow(&pace, GREEDY));
+        advance(BUSY_FOR - WINDOW / 2).await;
+        pace.was_here(OTHER);
+        assert!(!is_slow(&pace, GREEDY));
+        advance(WINDOW / 2).await;
+        pace.was_here(OTHER);
+        assert!(is_slow(&pace, GREEDY));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a38_whoever_is_slowed_asks_for_much_all_the_same() {
+        let pace = Arc::new(Pace::new(RATE));
+        pace.was_here(GREEDY);
+        pace.was_here(OTHER);
+        let all = at_once(&pace, 5 * RATE);
+        tokio::time::sleep(2 * WINDOW).await;
+        assert!(!all.last().unwrap().is_finished());
+        pace.was_here(GREEDY);
+        assert!(!is_slow(&pace, OTHER), "the other one does not wait for it");
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_stands_in_line_goes_on_once_nobody_else_is_there() {
-        const REQUESTS: u32 = 1000;
-        let pace = Arc::new(Pace::default());
-        pace.exceeded(GREEDY);
-        pace.request(OTHER).await;
+        const STEPS: u32 = 1000;
+        let pace = Arc::new(Pace::new(RATE));
+        pace.was_here(OTHER);
         let began = Instant::now();
-        let all = at_once(&pace, REQUESTS);
-        let again = Arc::clone(&pace);
-        let floods_on = tokio::spawn(async move {
-            loop {
-                again.exceeded(GREEDY);
-                tokio::time::sleep(SLOW_FOR / 2).await;
-            }
-        });
-        for one in all {
+        for one in at_once(&pace, STEPS) {
             one.await.unwrap();
         }
         let took = began.elapsed();
         assert!(took >= HERE - STEP && took <= HERE + STEP, "{took:?}");
-        floods_on.abort();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a38_whoever_is_refused_again_and_again_goes_beyond_its_limits() {
-        let pace = Pace::default();
-        pace.request(OTHER).await;
-        for _ in 0..3 {
-            for _ in 0..REFUSED_MAX {
-                pace.refused(GREEDY);
-            }
-            assert!(!pace.is_slow(&GREEDY), "now and then is no flood");
-            tokio::time::advance(SLOW_FOR).await;
-        }
-        for _ in 0..=REFUSED_MAX {
-            pace.refused(GREEDY);
-        }
-        assert!(pace.is_slow(&GREEDY) && !pace.is_slow(&OTHER));
+    async fn whoever_gives_up_costs_the_others_in_line_nothing() {
+        let pace = Arc::new(Pace::new(RATE));
+        pace.was_here(OTHER);
+        let all = at_once(&pace, 50);
+        tokio::time::sleep(STEP / 2).await;
+        all.iter().for_each(JoinHandle::abort);
+        let began = Instant::now();
+        assert!(pace.step(GREEDY).await);
+        assert!(began.elapsed() <= STEP, "{:?}", began.elapsed());
     }
 
-    #[test]
-    fn accounts_that_kept_to_their_limits_since_are_forgotten() {
-        let pace = Pace::default();
-        for n in 0..SWEEP_MIN {
+    #[tokio::test(start_paused = true)]
+    async fn accounts_of_which_nothing_has_to_be_remembered_are_forgotten() {
+        let pace = Pace::new(RATE);
+        for n in 0..4 * SWEEP_MIN {
             let mut id = [9; 16];
             id[..8].copy_from_slice(&(n as u64).to_be_bytes());
-            pace.exceeded(AccountId::from_bytes(id));
+            pace.try_step(AccountId::from_bytes(id));
+            advance(WINDOW / 256).await;
         }
-        for slow in pace.state().slow.values_mut() {
-            slow.until = Instant::now();
-        }
-        pace.exceeded(GREEDY);
-        assert_eq!(pace.state().slow.len(), 1);
+        let kept = pace.state().accounts.len();
+        assert!(kept <= 2 * SWEEP_MIN, "{kept}");
     }
 }

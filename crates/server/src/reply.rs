@@ -15,7 +15,6 @@ use candor_wire::time::Millis;
 use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::log::Cause;
 use crate::shared::Shared;
@@ -144,8 +143,6 @@ pub(crate) fn done() -> Response {
 /// What an object is sent for.
 pub(crate) struct ObjectReply {
     pub(crate) account: AccountId,
-    /// The request counts among the account's until all of it is sent.
-    pub(crate) among: Option<OwnedSemaphorePermit>,
     pub(crate) size: u64,
     /// Start, and the byte after the last; all of it if there is none.
     pub(crate) range: Option<(u64, u64)>,
@@ -160,7 +157,6 @@ pub(crate) fn object(shared: &Arc<Shared>, reader: ObjectReader, reply: ObjectRe
         shared: Arc::clone(shared),
         account: reply.account,
         pause: None,
-        _among: reply.among,
     };
     let status = if range.is_some() {
         StatusCode::PARTIAL_CONTENT
@@ -196,9 +192,8 @@ struct ObjectBody {
     remaining: u64,
     shared: Arc<Shared>,
     account: AccountId,
-    /// Before the next piece, for an account beyond its limits.
+    /// Before the next piece, where the account has to wait for it.
     pause: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
-    _among: Option<OwnedSemaphorePermit>,
 }
 
 impl ObjectBody {
@@ -221,9 +216,6 @@ impl http_body::Body for ObjectBody {
             self.pause = None;
         }
         let next = core::pin::pin!(self.reader.next_chunk()).poll(cx);
-        if next.is_ready() && self.shared.pace.is_slow(&self.account) {
-            self.pause = Some(self.step());
-        }
         next.map(|chunk| {
             let chunk = chunk?;
             match &chunk {
@@ -231,6 +223,10 @@ impl http_body::Body for ObjectBody {
                     let length = bytes.len() as u64;
                     self.remaining = self.remaining.saturating_sub(length);
                     self.shared.metrics.sent(EndpointId::GetObject, length);
+                    // The first piece is part of the request's own step.
+                    if self.remaining > 0 && !self.shared.pace.try_step(self.account) {
+                        self.pause = Some(self.step());
+                    }
                 }
                 Err(_) => self.shared.fault(Cause::ObjectsFailed),
             }

@@ -73,7 +73,6 @@ async fn answer(shared: Arc<Shared>, endpoint: &'static Endpoint, request: Reque
             if let Some(cause) = refusal.cause {
                 shared.fault(cause);
             }
-            body.refused();
             body.drain().await;
             (refusal.to_response(shared.clock.now()), Some(refusal.code))
         }

@@ -96,12 +96,8 @@ pub(crate) struct Shared {
     pub(crate) uploads: Arc<Semaphore>,
     /// What one account may have of [`Self::uploads`].
     pub(crate) upload_shares: Shares<AccountId>,
-    /// Requests of one account at one time, within its limits.
-    pub(crate) requests: Shares<AccountId>,
-    /// What becomes of an account that goes beyond them.
+    /// What one account gets in a second.
     pub(crate) pace: Arc<Pace>,
-    /// Uploads of such an account: it keeps a place for long.
-    pub(crate) slow_uploads: Shares<AccountId>,
     /// Requests of one device, or of one account's root key, at one time: a device that is in other hands does not
     /// stand in the way of the others.
     pub(crate) request_shares: Shares<(AccountId, Option<DeviceId>)>,
@@ -177,9 +173,7 @@ impl Shared {
             waiters,
             uploads: Arc::new(permits(config.limits.uploads_max)),
             upload_shares: Shares::new(config.limits.uploads_max as usize / UPLOADERS_MIN),
-            pace: Arc::default(),
-            slow_uploads: Shares::new(1),
-            requests: Shares::new(config.limits.requests_per_account_max as usize),
+            pace: Arc::new(Pace::new(config.limits.steps_per_second_max)),
             request_shares: Shares::new(config.limits.requests_per_device_max as usize),
             work: Work::new(Arc::clone(&turns)),
             turns,

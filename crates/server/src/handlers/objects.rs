@@ -54,12 +54,6 @@ pub(super) async fn put(
     drop(admitted.work.take());
     // The own share first: whoever waits for it holds no place that others could have.
     let share = shared.upload_shares.take(key.account).await;
-    let mut slow_share = None;
-    if shared.pace.is_slow(&key.account) {
-        slow_share = shared.slow_uploads.take(key.account).await;
-        // That may have been long.
-        admitted.look_again(shared).await?;
-    }
     // The semaphore is never closed.
     let permit = Arc::clone(&shared.uploads)
         .acquire_owned()
@@ -77,7 +71,6 @@ pub(super) async fn put(
             return Ok(reply::done());
         }
         Ok(ReserveOutcome::OverQuota { used, quota }) => {
-            shared.pace.exceeded(key.account);
             // Others need not wait for what is thrown away.
             drop(permit);
             // While the share is held: an account without room has no more on its way than the others.
@@ -104,7 +97,7 @@ pub(super) async fn put(
         if stored.is_err() {
             give_up(&shared, key).await;
         }
-        drop((permit, slow_share, share));
+        drop((permit, share));
         stored
     });
     finishing
@@ -194,7 +187,6 @@ pub(super) async fn get(
     let reader = reader.map_err(|error| Refusal::of_objects(&error))?;
     let reply = reply::ObjectReply {
         account: key.account,
-        among: admitted.among.take(),
         size: stored.size,
         range,
     };

@@ -20,7 +20,6 @@ use tower::ServiceExt as _;
 use super::listening::{connect, stranger, today};
 use super::world::{Person, World, error, object};
 use crate::log::Log;
-use crate::pace::STEP;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -342,91 +341,69 @@ async fn a38_requests_of_one_device_wait_for_each_other_and_not_for_others() {
     );
 }
 
-/// Whoever goes beyond the limits of an account is served step by step while others are there, and nobody else is.
+/// Steps of an account in a second, so few that they can be counted.
+const STEPS_PER_SECOND: u32 = 10;
+
+const STEP: Duration = Duration::from_millis(100);
+
+fn few_steps(config: &mut crate::CellConfig) {
+    config.limits.steps_per_second_max = STEPS_PER_SECOND;
+}
+
+/// A request that costs nearly nothing.
+fn small(world: &World, person: &Person) -> http::Request<Body> {
+    let errand = person.errand(world, candor_wire::errand::Purpose::List);
+    let asked = person.ask(candor_wire::api::EndpointId::ReadChain, errand);
+    person.sign(world, &asked)
+}
+
+/// While somebody is there who asks for less, an account gets so many steps in a second; nobody else waits for them.
 #[tokio::test]
-async fn a38_an_account_beyond_its_limits_goes_step_by_step_and_others_do_not() {
-    const STEPS: u32 = 6;
-    let few = |config: &mut crate::CellConfig| config.limits.requests_per_account_max = 2;
-    let world = Arc::new(World::with(few, Log::silent()).await);
+async fn a38_an_account_goes_step_by_step_and_others_do_not() {
+    const STEPS: u32 = 10;
+    let world = Arc::new(World::with(few_steps, Log::silent()).await);
     let (greedy, other) = (world.person().await, world.person().await);
-    let ask = |person: &Person| {
-        let errand = person.errand(&world, candor_wire::errand::Purpose::List);
-        let asked = person.ask(candor_wire::api::EndpointId::ReadChain, errand);
-        person.sign(&world, &asked)
-    };
-    let shared = Arc::clone(world.cell.shared());
-    let under_way = [(); 2].map(|()| shared.requests.try_take(greedy.account).unwrap());
-    assert!(!shared.pace.is_slow(&greedy.account));
-    // It is beyond its limits from here on, and somebody else is there.
-    let (first, second) = (ask(&greedy), ask(&other));
-    assert_eq!(world.send(first).await.0, StatusCode::OK);
-    assert_eq!(world.send(second).await.0, StatusCode::OK);
-    assert!(shared.pace.is_slow(&greedy.account) && !shared.pace.is_slow(&other.account));
-    drop(under_way);
-    let asked: Vec<_> = (0..20).map(|_| ask(&other)).collect();
-    let there = Arc::clone(&world);
-    let others = tokio::spawn(async move {
-        for request in asked {
-            let answer = tokio::time::timeout(SOON, there.send(request)).await;
-            assert_eq!(answer.unwrap().0, StatusCode::OK);
-            tokio::time::sleep(STEP).await;
-        }
-    });
+    assert_eq!(world.send(small(&world, &other)).await.0, StatusCode::OK);
     let began = std::time::Instant::now();
-    let all = (0..STEPS).map(|_| world.send(ask(&greedy)));
-    for answer in futures_util::future::join_all(all).await {
-        assert_eq!(answer.0, StatusCode::OK, "nothing is refused");
+    let all = (0..STEPS).map(|_| {
+        let (world, asked) = (Arc::clone(&world), small(&world, &greedy));
+        tokio::spawn(async move { world.send(asked).await.0 })
+    });
+    let all: Vec<_> = all.collect();
+    let others = world.send(small(&world, &other)).await.0;
+    assert_eq!(others, StatusCode::OK);
+    let waiting = all.iter().filter(|one| !one.is_finished()).count();
+    assert!(waiting > 1, "only {waiting} wait after somebody else came");
+    for one in all {
+        assert_eq!(one.await.unwrap(), StatusCode::OK, "nothing is refused");
     }
     let least = STEP * (STEPS - 1);
     assert!(began.elapsed() >= least, "{:?}", began.elapsed());
-    assert!(
-        shared.pace.is_slow(&greedy.account),
-        "others were there all the time"
-    );
-    others.await.unwrap();
 }
 
-/// What is read counts until its last byte, and is sent step by step beyond the limits.
+/// An object is sent step by step.
 #[tokio::test]
-async fn a38_an_object_that_is_read_counts_and_comes_step_by_step() {
+async fn a38_an_object_that_is_read_comes_step_by_step() {
     const OBJECT_BYTES: usize = 1024 * 1024;
-    /// Beside the first, which the request stood for.
-    const STEPS: u32 = 3;
-    let one = |config: &mut crate::CellConfig| config.limits.requests_per_account_max = 1;
-    let world = World::with(one, Log::silent()).await;
+    /// Pieces of it, of which the first comes with the request.
+    const PIECES: u32 = 4;
+    let world = World::with(few_steps, Log::silent()).await;
     let (mut greedy, other) = (world.person().await, world.person().await);
     let grant = greedy.consents(&world).await;
     let large = Bytes::from(vec![7; OBJECT_BYTES]);
     let put = greedy.putting(&large, &grant);
     assert_eq!(greedy.outcome(&world, &put).await, None);
-    let shared = world.cell.shared();
-    let read = async || {
-        let get = greedy.getting(ObjectId::of(&large), &grant);
-        let asked = greedy.sign(&world, &get);
-        world.cell.service().oneshot(asked).await.unwrap()
-    };
-    let (first, held) = (read().await, read().await);
-    assert!(
-        shared.requests.try_take(greedy.account).is_none(),
-        "two are on their way"
-    );
-    // Somebody is there.
-    let errand = other.errand(&world, candor_wire::errand::Purpose::List);
-    let asked = other.ask(candor_wire::api::EndpointId::ReadChain, errand);
-    assert_eq!(other.outcome(&world, &asked).await, None);
-    assert!(shared.pace.is_slow(&greedy.account));
+    assert_eq!(world.send(small(&world, &other)).await.0, StatusCode::OK);
+    let get = greedy.getting(ObjectId::of(&large), &grant);
+    let asked = greedy.sign(&world, &get);
     let began = std::time::Instant::now();
-    let whole = first.into_body().collect().await.unwrap().to_bytes();
+    let reply = world.cell.service().oneshot(asked).await.unwrap();
+    let whole = reply.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(whole, large);
     assert!(
-        began.elapsed() >= STEP * (STEPS - 1),
+        began.elapsed() >= STEP * (PIECES - 1),
         "{:?}",
         began.elapsed()
-    );
-    drop(held);
-    assert!(
-        shared.requests.try_take(greedy.account).is_some(),
-        "nothing is on its way"
     );
 }
 
@@ -452,41 +429,34 @@ impl http_body::Body for Pieces {
     }
 }
 
-/// Whoever sends much of what is refused is beyond its limits, were it the only request.
+/// What is refused, or finds no room, is read no faster than anything else.
 #[tokio::test]
 async fn a38_a_large_body_that_is_refused_goes_step_by_step() {
-    let world = World::new().await;
-    let (greedy, other) = (world.person().await, world.person().await);
-    let errand = other.errand(&world, candor_wire::errand::Purpose::List);
-    let asked = other.ask(candor_wire::api::EndpointId::ReadChain, errand);
-    assert_eq!(other.outcome(&world, &asked).await, None);
-    // Without a consent.
-    let large = Bytes::from(vec![7; 1024 * 1024]);
-    let put = greedy.putting(&large, &format!("grant {}", "00".repeat(32)));
-    let mut request = greedy.sign(&world, &put);
-    *request.body_mut() = Body::new(Pieces(large));
-    let began = std::time::Instant::now();
-    let (status, body) = world.send(request).await;
-    assert_eq!(status, StatusCode::FORBIDDEN, "{:?}", error(&body));
-    let pace = &world.cell.shared().pace;
-    assert!(pace.is_slow(&greedy.account) && !pace.is_slow(&other.account));
-    assert!(began.elapsed() >= STEP * 6, "{:?}", began.elapsed());
-}
-
-/// An account that has no room left and goes on uploading is beyond its limits, too.
-#[tokio::test]
-async fn a38_an_account_without_room_goes_step_by_step() {
-    let little = |config: &mut crate::CellConfig| config.quota_bytes = 1;
+    const OBJECT_BYTES: usize = 1024 * 1024;
+    /// Pieces of it, of which the first comes with the request.
+    const PIECES: u32 = 8;
+    let little = |config: &mut crate::CellConfig| {
+        few_steps(config);
+        config.quota_bytes = 1;
+    };
     let world = World::with(little, Log::silent()).await;
-    let (mut full, other) = (world.person().await, world.person().await);
-    let grant = full.consents(&world).await;
-    let put = full.putting(&object(1), &grant);
-    assert_eq!(full.outcome(&world, &put).await, Some(ErrorCode::OverQuota));
-    let errand = other.errand(&world, candor_wire::errand::Purpose::List);
-    let asked = other.ask(candor_wire::api::EndpointId::ReadChain, errand);
-    assert_eq!(other.outcome(&world, &asked).await, None);
-    let pace = &world.cell.shared().pace;
-    assert!(pace.is_slow(&full.account) && !pace.is_slow(&other.account));
+    let (mut greedy, other) = (world.person().await, world.person().await);
+    let grant = greedy.consents(&world).await;
+    assert_eq!(world.send(small(&world, &other)).await.0, StatusCode::OK);
+    let without_consent = format!("grant {}", "00".repeat(32));
+    for (authority, expected) in [
+        (without_consent, StatusCode::FORBIDDEN),
+        (grant, StatusCode::INSUFFICIENT_STORAGE),
+    ] {
+        let large = Bytes::from(vec![7; OBJECT_BYTES]);
+        let mut request = greedy.sign(&world, &greedy.putting(&large, &authority));
+        *request.body_mut() = Body::new(Pieces(large));
+        let began = std::time::Instant::now();
+        let (status, body) = world.send(request).await;
+        assert_eq!(status, expected, "{:?}", error(&body));
+        let least = STEP * (PIECES - 1);
+        assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]

@@ -503,3 +503,22 @@ async fn a_cell_that_stops_keeps_nobody_waiting() {
     let outcome = person.outcome(&world, &wait(&person, &grant, 0)).await;
     assert_eq!(outcome, Some(ErrorCode::Busy));
 }
+
+/// Whoever only waits does not notice how busy the cell is, and nobody is slowed for it.
+#[tokio::test]
+async fn whoever_only_waits_slows_nobody() {
+    let world = world(impatient).await;
+    let (greedy, other) = (world.person().await, world.person().await);
+    let pace = &world.cell.shared().pace;
+    let is_slow = || {
+        pace.try_step(greedy.account);
+        !pace.try_step(greedy.account)
+    };
+    let errand = || other.errand(&world, Purpose::Verify);
+    let waited = world.send(other.sign(&world, &wait(&other, &errand(), 0)));
+    assert_eq!(counter(&waited.await), None);
+    assert!(!is_slow());
+    let read = other.ask(EndpointId::ReadHead, errand());
+    assert_eq!(counter(&world.send(other.sign(&world, &read)).await), None);
+    assert!(is_slow());
+}

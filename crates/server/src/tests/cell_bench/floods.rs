@@ -10,13 +10,16 @@ use tokio::task::JoinSet;
 use super::line::Line;
 use super::load::{Caller, Kind};
 use super::people::{Device, Object, Place, family};
-use super::{LARGE_BYTES, Rights, SMALL_BYTES};
+use super::{LARGE_BYTES, Rights, SMALL_BYTES, line};
 
 /// Devices of the account that floods.
 const DEVICES: usize = 16;
 
 /// Connections of each device for each kind of upload: with those below more than the account has places for.
 const UPLOADS_PER_DEVICE: usize = 2;
+
+/// Connections of an account that keeps to its limits: as many requests as an account may make at one time.
+const WITHIN_LIMITS: usize = 32;
 
 /// Where it comes from: two addresses, each of which may have 128 connections.
 const SOURCES: [u8; 2] = [20, 21];
@@ -56,16 +59,38 @@ pub(super) struct Got {
 }
 
 impl Got {
-    pub(super) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    pub(super) fn print(&self, name: &str, in_time: Duration) {
+        let each_second =
+            |all: &AtomicU64| all.load(Ordering::Relaxed) as f64 / in_time.as_secs_f64();
+        line(name, each_second(&self.requests), "requests/s");
+        line(name, each_second(&self.bytes) / 1e6, "MB/s");
     }
 }
 
 impl Flood {
+    /// One account that asks for as much as it gets, and keeps to what an account may ask for at one time.
+    pub(super) async fn within_limits(rights: &mut Rights) -> Self {
+        let kinds = [
+            Kind::Put(SMALL_BYTES),
+            Kind::Put(LARGE_BYTES),
+            Kind::Get,
+            Kind::Move,
+        ];
+        let invitation = rights.invitation();
+        let devices = family(&invitation, &rights.place, WITHIN_LIMITS / kinds.len()).await;
+        let mut parts = Vec::new();
+        for device in devices {
+            for kind in kinds {
+                parts.push((Part::Requests(kind), device.twin(), SOURCES[0]));
+            }
+        }
+        Self {
+            parts,
+            place: Arc::clone(&rights.place),
+            ready: Arc::default(),
+        }
+    }
+
     /// Opens its accounts: one with all the quota that there is, and one that has none left.
     pub(super) async fn new(rights: &mut Rights) -> Self {
         let mut parts = Vec::new();

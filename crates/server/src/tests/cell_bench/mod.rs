@@ -52,13 +52,18 @@ impl Form {
 
     /// How long the neighbour is watched each time.
     fn watched(self) -> Duration {
-        Duration::from_secs(if self.is_long() { 8 } else { 3 })
+        Duration::from_secs(if self.is_long() { 12 } else { 3 })
+    }
+
+    /// How long it takes until nobody counts as there who was, a minute.
+    fn forgotten(self) -> Duration {
+        Duration::from_secs(if self.is_long() { 60 } else { 0 })
     }
 
     /// How long the cell rests after a flood: what its connections asked for is still there when they have hung up, and is
     /// served a step at a time.
     fn rest(self) -> Duration {
-        Duration::from_secs(if self.is_long() { 15 } else { 1 })
+        Duration::from_secs(if self.is_long() { 5 } else { 1 })
     }
 
     /// Rounds of hostile requests; the later half is compared with the earlier one.

@@ -14,8 +14,8 @@ use super::{Bench, SMALL_BYTES, line, milliseconds, percentile, runtime};
 /// Where the neighbour comes from.
 const SOURCE: u8 = 30;
 
-/// The pause between two of its requests: it is quiet.
-const PAUSE: Duration = Duration::from_millis(2);
+/// The pause between two of its requests: it asks for less than an account may have in a second.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How long the cell comes to rest, or the flood to its height, before the neighbour is watched.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -34,7 +34,10 @@ const KINDS: [(&str, Kind); 3] = [
 ];
 
 /// What else goes on while the neighbour is watched.
-const PHASES: [&str; 2] = ["alone", "beside a flood"];
+const PHASES: [&str; 3] = ["alone", "beside a flood", "beside a busy account"];
+
+/// What floods in each phase but the first.
+const FLOODS: [&str; 2] = ["the flood", "the busy account"];
 
 /// The times of one phase in all rounds, for each kind.
 type Times = [Vec<Duration>; KINDS.len()];
@@ -84,39 +87,44 @@ fn beside(flood: &mut Flood, far: &Runtime, got: &Arc<Got>, work: impl FnOnce())
 /// seen that it is one.
 pub(super) fn measure(bench: &mut Bench) {
     let (near, far) = (runtime(1, FIRST), runtime(2, LAST));
-    let mut flood = far.block_on(Flood::new(&mut bench.cell));
+    let mut floods = far.block_on(async {
+        [
+            Flood::new(&mut bench.cell).await,
+            Flood::within_limits(&mut bench.cell).await,
+        ]
+    });
     let how_long = bench.form.watched();
-    let alone = Arc::new(Got::default());
-    let flooded_alone_for = beside(&mut flood, &far, &alone, || std::thread::sleep(how_long));
-    std::thread::sleep(bench.form.rest());
+    // Whoever opened an account counts as there for a while.
+    std::thread::sleep(bench.form.forgotten());
+    for (flood, name) in floods.iter_mut().zip(FLOODS) {
+        let got = Arc::new(Got::default());
+        let took = beside(flood, &far, &got, || std::thread::sleep(how_long));
+        got.print(&format!("{name}, alone"), took);
+        std::thread::sleep(bench.form.rest());
+    }
     let mut caller = near.block_on(async {
         let (invitation, place) = (bench.cell.invitation(), &bench.cell.place);
         let device = family(&invitation, place, 1).await.remove(0);
         Caller::open(device, SOURCE, SMALL_BYTES).await
     });
     let mut watched: [Times; PHASES.len()] = Default::default();
-    let beside_it = Arc::new(Got::default());
-    let mut flooded_for = Duration::ZERO;
+    let mut beside_it = FLOODS.map(|_| (Arc::new(Got::default()), Duration::ZERO));
     for round in 0..bench.form.rounds() {
-        // Which of the two comes first may matter to the machine.
-        for phase in [[0, 1], [1, 0]][round % 2] {
+        // Which of them comes first may matter to the machine.
+        for phase in (0..PHASES.len()).map(|n| (n + round) % PHASES.len()) {
             let times = &mut watched[phase];
             let mut watching = || first(|| near.block_on(watch(&mut caller, how_long, times)));
             if phase == 0 {
                 watching();
             } else {
-                flooded_for += beside(&mut flood, &far, &beside_it, watching);
+                let (got, took) = &mut beside_it[phase - 1];
+                *took += beside(&mut floods[phase - 1], &far, got, watching);
                 std::thread::sleep(bench.form.rest());
             }
         }
     }
-    for (name, got, seconds) in [
-        ("the flood, alone", alone, flooded_alone_for),
-        ("the flood, beside the neighbour", beside_it, flooded_for),
-    ] {
-        let seconds = seconds.as_secs_f64();
-        line(name, got.requests() as f64 / seconds, "requests/s");
-        line(name, got.bytes() as f64 / seconds / 1e6, "MB/s");
+    for ((got, took), name) in beside_it.iter().zip(FLOODS) {
+        got.print(&format!("{name}, beside the neighbour"), *took);
     }
     for (place, (name, _)) in KINDS.iter().enumerate() {
         for (word, part) in [("p50", 0.5), ("p99", 0.99)] {
@@ -127,8 +135,14 @@ pub(super) fn measure(bench: &mut Bench) {
             for (phase, time) in PHASES.iter().zip(each) {
                 line(&format!("neighbour, {name}, {word}, {phase}"), time, "ms");
             }
-            let ratio = each[1] / each[0];
-            line(&format!("neighbour, {name}, {word}, ratio"), ratio, "times");
+            for (phase, time) in PHASES.iter().zip(each).skip(1) {
+                let ratio = time / each[0];
+                line(
+                    &format!("neighbour, {name}, {word} ratio, {phase}"),
+                    ratio,
+                    "times",
+                );
+            }
         }
     }
 }
