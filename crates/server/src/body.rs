@@ -72,6 +72,7 @@ impl RequestBody {
         tokio::task::yield_now().await;
         if let Some((pace, account)) = &self.pace {
             let began = Instant::now();
+            pace.was_here(*account);
             pace.step(*account).await;
             // Whoever sends does not answer for this wait.
             self.deadline = self.deadline.map(|deadline| deadline + began.elapsed());
@@ -95,7 +96,7 @@ impl RequestBody {
 
     /// The next piece; `None` at the end.
     async fn next_piece(&mut self) -> Result<Option<Bytes>, Refusal> {
-        if self.turn_bytes >= TURN_BYTES {
+        if self.turn_bytes >= TURN_BYTES && !self.body.is_end_stream() {
             self.rest().await;
         }
         loop {
@@ -240,6 +241,7 @@ mod tests {
         };
         assert_eq!(read().await, Duration::ZERO, "nobody else is there");
         pace.was_here(AccountId::from_bytes([2; 16]));
+        pace.spends_extras(greedy);
         let (took, step) = (read().await, Duration::from_secs(1) / RATE);
         assert!(took >= step * (PIECES as u32 - 1), "{took:?}");
         assert!(took < step * (PIECES as u32 + 1), "{took:?}");

@@ -22,6 +22,11 @@ const RETENTION_MAX_DAYS: u32 = 3660;
 /// Most of any one count in [`Limits`]. A cell that needs more is two cells.
 const COUNT_MAX: u32 = 65_536;
 
+/// Fewest and most steps of one account in a second: with fewer, whoever asks for little would wait for it, and timers count
+/// milliseconds.
+const STEPS_MIN: u32 = 10;
+const STEPS_MAX: u32 = 1000;
+
 /// Most witnesses of one cell: C2SP policies are asked to know as many.
 const WITNESSES_MAX: usize = 32;
 
@@ -91,7 +96,7 @@ pub struct Limits {
     pub connections_max: u32,
     /// Connections of one network address at one time.
     pub connections_per_address_max: u32,
-    /// Steps of one account in a second, while others are there that ask for less.
+    /// Steps of one account in a second, while others are there that do not take as many.
     pub steps_per_second_max: u32,
     /// Requests of one device at one time.
     pub requests_per_device_max: u32,
@@ -284,7 +289,6 @@ impl Limits {
                 "limits.connections_per_address_max",
                 self.connections_per_address_max,
             ),
-            ("limits.steps_per_second_max", self.steps_per_second_max),
             (
                 "limits.requests_per_device_max",
                 self.requests_per_device_max,
@@ -314,6 +318,10 @@ impl Limits {
             Some((key, _)) => Err(ConfigError::Value { key, reason }),
             None => Ok(()),
         };
+        if !(STEPS_MIN..=STEPS_MAX).contains(&self.steps_per_second_max) {
+            let (key, reason) = ("limits.steps_per_second_max", "is not between 10 and 1000");
+            return Err(ConfigError::Value { key, reason });
+        }
         bounded(&counts, COUNT_MAX, "is not between 1 and 65536")?;
         bounded(&waits, HEAD_WAIT_SECONDS, "is not between 1 and 50")?;
         bounded(&times, TIMEOUT_MAX_SECONDS, "is not between 1 and 86400")

@@ -105,7 +105,7 @@ pub(crate) struct Admitted {
     /// How long it waited for a head to move.
     pub(crate) waited: Duration,
     /// The device's share of the cell, for as long as the request lasts.
-    share: Option<OwnedSemaphorePermit>,
+    pub(crate) share: Option<OwnedSemaphorePermit>,
     /// The account's share of the work, until the reply is there or a body is waited for.
     pub(crate) work: Option<OwnedSemaphorePermit>,
 }
@@ -390,6 +390,7 @@ pub(crate) async fn pass(
     let mut signed = signed_form(endpoint, &parts.headers)?;
     signed.placement = required(&parts.headers, HEADER_PLACEMENT)?;
     admitted.signer = signed.signer;
+    let mut account_of_link = None;
     let key = match endpoint.caller {
         Caller::NewDevice => {
             // The key is in the body, so the body comes first. Anybody can send one: there are few
@@ -413,6 +414,7 @@ pub(crate) async fn pass(
             let found = found.map_err(|error| Refusal::of_records(&error))?;
             // Of a link that is not open the key is as good as unknown.
             let is_open = found.is_some() && signed.signer.is_none();
+            account_of_link = found.map(|link| link.account);
             is_open.then(|| Ed25519Public::from_bytes(name))
         }
         Caller::Device | Caller::Anybody => {
@@ -432,18 +434,17 @@ pub(crate) async fn pass(
     if let (Some(seat), Some(view)) = (parts.extensions.get::<Arc<Seat>>(), &admitted.view) {
         seat.belongs_to(Holder::Account(view.account()));
     }
-    if let Some(view) = &admitted.view {
-        body.keep_pace(Arc::clone(&shared.pace), view.account());
+    let account = admitted.view.as_ref().map(|view| view.account());
+    if let Some(account) = account.or(account_of_link) {
+        body.keep_pace(Arc::clone(&shared.pace), account);
+        if !is_wait(endpoint, &admitted) {
+            shared.pace.was_here(account);
+        }
+        wait_for_share(shared, &mut admitted, account, verified.created).await?;
     }
     if signed.placement != FIRST_PLACEMENT.to_string() {
         return Err(ErrorCode::Conflict.into());
     }
-    if let Some(view) = &admitted.view
-        && !is_wait(endpoint, &admitted)
-    {
-        shared.pace.was_here(view.account());
-    }
-    wait_for_share(shared, &mut admitted, verified.created).await?;
     if let Some(digest) = signed.digest {
         if endpoint.caller != Caller::NewDevice {
             let account = admitted.view.as_ref().map(|view| view.account());
@@ -490,12 +491,9 @@ fn is_wait(endpoint: &Endpoint, admitted: &Admitted) -> bool {
 async fn wait_for_share(
     shared: &Arc<Shared>,
     admitted: &mut Admitted,
+    account: AccountId,
     created: i64,
 ) -> Result<(), Refusal> {
-    let Some(view) = &admitted.view else {
-        return Ok(());
-    };
-    let account = view.account();
     let holder = (account, admitted.signer);
     admitted.share = shared.request_shares.try_take(holder);
     let had_to_wait = admitted.share.is_none();
@@ -503,7 +501,9 @@ async fn wait_for_share(
         admitted.share = shared.request_shares.take(holder).await;
     }
     // Of each device only its share stands in line: the owner of one that is in other hands gets to revoke it.
-    if !shared.pace.step(account).await && !had_to_wait {
+    let had_to_wait = shared.pace.step(account).await || had_to_wait;
+    // Of a link it is looked at again whether it is open.
+    if !had_to_wait || admitted.view.is_none() {
         return Ok(());
     }
     look_again(shared, admitted, created).await

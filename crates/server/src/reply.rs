@@ -15,6 +15,7 @@ use candor_wire::time::Millis;
 use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::log::Cause;
 use crate::shared::Shared;
@@ -143,6 +144,8 @@ pub(crate) fn done() -> Response {
 /// What an object is sent for.
 pub(crate) struct ObjectReply {
     pub(crate) account: AccountId,
+    /// The device's share of the cell, which it has until all of it is sent.
+    pub(crate) share: Option<OwnedSemaphorePermit>,
     pub(crate) size: u64,
     /// Start, and the byte after the last; all of it if there is none.
     pub(crate) range: Option<(u64, u64)>,
@@ -157,6 +160,7 @@ pub(crate) fn object(shared: &Arc<Shared>, reader: ObjectReader, reply: ObjectRe
         shared: Arc::clone(shared),
         account: reply.account,
         pause: None,
+        _share: reply.share,
     };
     let status = if range.is_some() {
         StatusCode::PARTIAL_CONTENT
@@ -194,6 +198,7 @@ struct ObjectBody {
     account: AccountId,
     /// Before the next piece, where the account has to wait for it.
     pause: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
+    _share: Option<OwnedSemaphorePermit>,
 }
 
 impl ObjectBody {
@@ -224,8 +229,11 @@ impl http_body::Body for ObjectBody {
                     self.remaining = self.remaining.saturating_sub(length);
                     self.shared.metrics.sent(EndpointId::GetObject, length);
                     // The first piece is part of the request's own step.
-                    if self.remaining > 0 && !self.shared.pace.try_step(self.account) {
-                        self.pause = Some(self.step());
+                    if self.remaining > 0 {
+                        self.shared.pace.was_here(self.account);
+                        if !self.shared.pace.try_step(self.account) {
+                            self.pause = Some(self.step());
+                        }
                     }
                 }
                 Err(_) => self.shared.fault(Cause::ObjectsFailed),

@@ -17,7 +17,7 @@ use candor_wire::{AccountId, Millis, VaultId};
 use futures_core::Stream;
 
 use crate::erasures::{ErasureEnd, ErasureJob, Erasures, RowsOutcome, RowsToErase};
-use crate::links::{LinkMessages, LinkOpening, LinkOutcome, Links, MessageOutcome};
+use crate::links::{LinkOpening, LinkOutcome, Links, MessageOutcome, OpenLink};
 use crate::log::{LogBatch, LogEntry, LogTree, MapInputs, MapRow, Sequencing};
 use crate::objects::Fault;
 use crate::{
@@ -330,7 +330,7 @@ faulty! {
     Links, RecordsError;
     write open_link(nonce: Option<NonceUse>, opening: LinkOpening) -> LinkOutcome;
     write leave_message(name: [u8; 32], place: u8, message: Bytes, now: Millis) -> MessageOutcome;
-    read link(name: [u8; 32], now: Millis) -> Option<LinkMessages>;
+    read link(name: [u8; 32], now: Millis) -> Option<OpenLink>;
     write sweep_links(before: Millis, limit: usize) -> u64;
 }
 

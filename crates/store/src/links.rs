@@ -48,6 +48,15 @@ pub enum MessageOutcome {
 /// The messages of a link, by place.
 pub type LinkMessages = [Option<Bytes>; LINK_MESSAGES];
 
+/// A link that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenLink {
+    /// Whose device opened it.
+    pub account: AccountId,
+    /// What was left there.
+    pub messages: LinkMessages,
+}
+
 /// A store of links. Its faults are those of [`crate::Records`]; what it wrote is durable when it returns.
 pub trait Links: Send + Sync + 'static {
     /// Opens a link. Those of the account that have ended do not count any more.
@@ -73,12 +82,12 @@ pub trait Links: Send + Sync + 'static {
         now: Millis,
     ) -> Pending<'_, Result<MessageOutcome, RecordsError>>;
 
-    /// What was left; `None` if there is no such link, or it has ended.
+    /// Whose it is and what was left; `None` if there is no such link, or it has ended.
     fn link(
         &self,
         name: [u8; 32],
         now: Millis,
-    ) -> Pending<'_, Result<Option<LinkMessages>, RecordsError>>;
+    ) -> Pending<'_, Result<Option<OpenLink>, RecordsError>>;
 
     /// Forgets up to `limit` links that ended before `before`, and returns how many.
     fn sweep_links(&self, before: Millis, limit: usize) -> Pending<'_, Result<u64, RecordsError>>;

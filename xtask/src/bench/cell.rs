@@ -38,7 +38,7 @@ const NEIGHBOUR_MAX_TIMES: f64 = 1.20;
 const FLOODS: [&str; 2] = ["the flood", "the busy account"];
 
 /// How much more than beside the neighbour a flood has to get that has the cell to itself: else it is none.
-const FLOOD_MIN_TIMES: f64 = 3.0;
+const FLOOD_MIN_TIMES: f64 = 5.0;
 
 /// What is measured, and where.
 #[derive(clap::Args)]

@@ -55,7 +55,7 @@ pub(super) async fn put(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Res
 pub(super) async fn read(shared: &Arc<Shared>, admitted: &Admitted) -> Result<Response, Refusal> {
     let found = shared.links.link(admitted.link()?, admitted.now).await;
     let found = found.map_err(|error| Refusal::of_records(&error))?;
-    let messages = found.ok_or(ErrorCode::NotFound)?.into_iter();
+    let messages = found.ok_or(ErrorCode::NotFound)?.messages.into_iter();
     Ok(reply::message(&LinkReply {
         version: API_VERSION,
         messages: messages

@@ -53,7 +53,12 @@ pub(super) async fn put(
         .ok_or(ErrorCode::Malformed)?;
     drop(admitted.work.take());
     // The own share first: whoever waits for it holds no place that others could have.
-    let share = shared.upload_shares.take(key.account).await;
+    let mut share = shared.upload_shares.try_take(key.account);
+    if share.is_none() {
+        share = shared.upload_shares.take(key.account).await;
+        // That may have been long.
+        admitted.look_again(shared).await?;
+    }
     // The semaphore is never closed.
     let permit = Arc::clone(&shared.uploads)
         .acquire_owned()
@@ -187,6 +192,7 @@ pub(super) async fn get(
     let reader = reader.map_err(|error| Refusal::of_objects(&error))?;
     let reply = reply::ObjectReply {
         account: key.account,
+        share: admitted.share.take(),
         size: stored.size,
         range,
     };

@@ -360,10 +360,12 @@ fn small(world: &World, person: &Person) -> http::Request<Body> {
 /// While somebody is there who asks for less, an account gets so many steps in a second; nobody else waits for them.
 #[tokio::test]
 async fn a38_an_account_goes_step_by_step_and_others_do_not() {
-    const STEPS: u32 = 10;
+    const STEPS: u32 = 20;
     let world = Arc::new(World::with(few_steps, Log::silent()).await);
     let (greedy, other) = (world.person().await, world.person().await);
     assert_eq!(world.send(small(&world, &other)).await.0, StatusCode::OK);
+    let pace = &world.cell.shared().pace;
+    pace.spends_extras(greedy.account);
     let began = std::time::Instant::now();
     let all = (0..STEPS).map(|_| {
         let (world, asked) = (Arc::clone(&world), small(&world, &greedy));
@@ -396,6 +398,7 @@ async fn a38_an_object_that_is_read_comes_step_by_step() {
     assert_eq!(world.send(small(&world, &other)).await.0, StatusCode::OK);
     let get = greedy.getting(ObjectId::of(&large), &grant);
     let asked = greedy.sign(&world, &get);
+    world.cell.shared().pace.spends_extras(greedy.account);
     let began = std::time::Instant::now();
     let reply = world.cell.service().oneshot(asked).await.unwrap();
     let whole = reply.into_body().collect().await.unwrap().to_bytes();
@@ -451,6 +454,7 @@ async fn a38_a_large_body_that_is_refused_goes_step_by_step() {
         let large = Bytes::from(vec![7; OBJECT_BYTES]);
         let mut request = greedy.sign(&world, &greedy.putting(&large, &authority));
         *request.body_mut() = Body::new(Pieces(large));
+        world.cell.shared().pace.spends_extras(greedy.account);
         let began = std::time::Instant::now();
         let (status, body) = world.send(request).await;
         assert_eq!(status, expected, "{:?}", error(&body));

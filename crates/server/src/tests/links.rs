@@ -103,6 +103,24 @@ async fn two_who_know_a_code_leave_each_other_messages() {
     );
 }
 
+/// What is asked with a link's key is asked by the account that opened it.
+#[tokio::test]
+async fn a38_requests_at_a_link_are_steps_of_its_account() {
+    const READS: u32 = 4;
+    let slow = |config: &mut crate::CellConfig| config.limits.steps_per_second_max = 10;
+    let world = World::with(slow, crate::log::Log::silent()).await;
+    let (owner, other) = (world.person().await, world.person().await);
+    let linker = opened(&world, &owner).await;
+    let _other = opened(&world, &other).await;
+    world.cell.shared().pace.spends_extras(owner.account);
+    let began = std::time::Instant::now();
+    for _ in 0..READS {
+        assert!(messages(&world, &linker).await.is_ok());
+    }
+    let least = std::time::Duration::from_millis(100) * (READS - 1);
+    assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn a_link_ends_after_ten_minutes_and_nothing_is_left_of_it() {
     let world = World::new().await;

@@ -507,10 +507,15 @@ async fn a_cell_that_stops_keeps_nobody_waiting() {
 /// Whoever only waits does not notice how busy the cell is, and nobody is slowed for it.
 #[tokio::test]
 async fn whoever_only_waits_slows_nobody() {
-    let world = world(impatient).await;
+    let slow = |config: &mut CellConfig| {
+        impatient(config);
+        config.limits.steps_per_second_max = 10;
+    };
+    let world = world(slow).await;
     let (greedy, other) = (world.person().await, world.person().await);
     let pace = &world.cell.shared().pace;
     let is_slow = || {
+        pace.spends_extras(greedy.account);
         pace.try_step(greedy.account);
         !pace.try_step(greedy.account)
     };

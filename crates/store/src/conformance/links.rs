@@ -72,8 +72,9 @@ async fn a_place_takes_one_message(links: &dyn Both) {
             .link([1; 32], NOW)
             .await
             .expect(NO_FAULT)
-            .unwrap_or_default();
-        for (number, found) in (0..).zip(&found) {
+            .expect("it is open");
+        assert_eq!(found.account, opening(1).account);
+        for (number, found) in (0..).zip(&found.messages) {
             let expected = (number <= place).then(|| Bytes::from(vec![number; 10]));
             assert_eq!(*found, expected);
         }

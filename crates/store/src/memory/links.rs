@@ -6,7 +6,9 @@ use candor_wire::{AccountId, Millis};
 
 use super::{MemoryRecords, Tables};
 use crate::Pending;
-use crate::links::{LinkMessages, LinkOpening, LinkOutcome, Links, MessageOutcome, check_message};
+use crate::links::{
+    LinkMessages, LinkOpening, LinkOutcome, Links, MessageOutcome, OpenLink, check_message,
+};
 use crate::records::{NonceUse, ROWS_MAX, RecordsError};
 
 #[derive(Debug, Clone)]
@@ -105,10 +107,13 @@ impl Links for MemoryRecords {
         &self,
         name: [u8; 32],
         now: Millis,
-    ) -> Pending<'_, Result<Option<LinkMessages>, RecordsError>> {
+    ) -> Pending<'_, Result<Option<OpenLink>, RecordsError>> {
         self.once(None, |tables| {
             let row = tables.links.get(&name).filter(|row| row.expires_at > now);
-            Ok(row.map(|row| row.messages.clone()))
+            Ok(row.map(|row| OpenLink {
+                account: row.account,
+                messages: row.messages.clone(),
+            }))
         })
     }
 

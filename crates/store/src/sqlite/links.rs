@@ -2,13 +2,16 @@
 
 use bytes::Bytes;
 use candor_wire::Millis;
+use candor_wire::ids::AccountId;
 use candor_wire::linking::{LINK_MESSAGES, LINKS_MAX};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::accounts;
 use super::fault::engine_fault;
-use super::row::{Blob, row_limit};
-use crate::links::{LinkMessages, LinkOpening, LinkOutcome, MessageOutcome, check_message};
+use super::row::{Blob, Fixed, row_limit};
+use crate::links::{
+    LinkMessages, LinkOpening, LinkOutcome, MessageOutcome, OpenLink, check_message,
+};
 use crate::records::RecordsError;
 
 /// One statement for each place: a column cannot be a parameter.
@@ -63,10 +66,10 @@ pub(crate) fn leave(
     now: Millis,
 ) -> Result<MessageOutcome, RecordsError> {
     let place = check_message(place, message)?;
-    let Some(messages) = get(connection, name, now)? else {
+    let Some(link) = get(connection, name, now)? else {
         return Ok(MessageOutcome::NoSuchLink);
     };
-    match &messages[place] {
+    match &link.messages[place] {
         Some(there) if there == message => Ok(MessageOutcome::AlreadyThere),
         Some(_) => Ok(MessageOutcome::Taken),
         None => connection
@@ -81,10 +84,11 @@ pub(crate) fn get(
     connection: &Connection,
     name: &[u8; 32],
     now: Millis,
-) -> Result<Option<LinkMessages>, RecordsError> {
+) -> Result<Option<OpenLink>, RecordsError> {
     connection
         .prepare_cached(
-            "SELECT request, answer, opening, verdict FROM links WHERE name = ?1 AND expires_at > ?2",
+            "SELECT request, answer, opening, verdict, account FROM links
+             WHERE name = ?1 AND expires_at > ?2",
         )
         .and_then(|mut select| {
             select
@@ -94,7 +98,9 @@ pub(crate) fn get(
                         let found: Option<Blob> = row.get(column)?;
                         *message = found.map(|Blob(bytes)| bytes);
                     }
-                    Ok(messages)
+                    let Fixed(account) = row.get(LINK_MESSAGES)?;
+                    let account = AccountId::from_bytes(account);
+                    Ok(OpenLink { account, messages })
                 })
                 .optional()
         })

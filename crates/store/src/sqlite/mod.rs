@@ -37,7 +37,7 @@ use self::fault::engine_fault;
 use self::readers::Readers;
 use self::writer::Writer;
 use crate::erasures::{ErasureEnd, ErasureJob, Erasures, RowsOutcome, RowsToErase};
-use crate::links::{LinkMessages, LinkOpening, LinkOutcome, Links, MessageOutcome};
+use crate::links::{LinkOpening, LinkOutcome, Links, MessageOutcome, OpenLink};
 use crate::log::{LogBatch, LogEntry, LogRecords, LogTree, MapInputs, MapRow, Sequencing};
 use crate::objects::ObjectKey;
 use crate::records::{
@@ -293,7 +293,7 @@ impl Links for SqliteRecords {
         &self,
         name: [u8; 32],
         now: Millis,
-    ) -> Pending<'_, Result<Option<LinkMessages>, RecordsError>> {
+    ) -> Pending<'_, Result<Option<OpenLink>, RecordsError>> {
         self.read(move |connection| links::get(connection, &name, now))
     }
 

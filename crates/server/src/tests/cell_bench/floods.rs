@@ -18,7 +18,7 @@ const DEVICES: usize = 16;
 /// Connections of each device for each kind of upload: with those below more than the account has places for.
 const UPLOADS_PER_DEVICE: usize = 2;
 
-/// Connections of an account that keeps to its limits: as many requests as an account may make at one time.
+/// Connections of an account that does nothing but what it may: as many requests at one time as sixteen of our devices make.
 const WITHIN_LIMITS: usize = 32;
 
 /// Where it comes from: two addresses, each of which may have 128 connections.

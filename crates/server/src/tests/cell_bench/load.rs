@@ -141,6 +141,7 @@ pub(super) fn measure(bench: &mut Bench) {
                     caller.store(stored).await;
                 }
             }
+            let (callers, ..) = at_once(callers, kind, bench.form.noticed()).await;
             let (callers, mut times, took) = at_once(callers, kind, bench.form.load()).await;
             let rate = times.len() as f64 / took.as_secs_f64();
             line(&format!("100 devices, {name}"), rate, "requests/s");

@@ -55,6 +55,11 @@ impl Form {
         Duration::from_secs(if self.is_long() { 12 } else { 3 })
     }
 
+    /// How long it takes until the cell has noticed that all ask for as much as they get.
+    fn noticed(self) -> Duration {
+        Duration::from_secs(if self.is_long() { 5 } else { 0 })
+    }
+
     /// How long it takes until nobody counts as there who was, a minute.
     fn forgotten(self) -> Duration {
         Duration::from_secs(if self.is_long() { 60 } else { 0 })
