@@ -16,6 +16,9 @@ use tokio::time::Instant;
 /// Whoever takes nine tenths of the steps that it may have in so long asks for much.
 const WINDOW: Duration = Duration::from_secs(4);
 
+/// How long an account counts as held up after a step that had to wait.
+const HELD_FOR: Duration = Duration::from_secs(1);
+
 /// How long it counts as one that asks for much.
 const BUSY_FOR: Duration = Duration::from_secs(10);
 
@@ -40,6 +43,8 @@ const SWEEP_MIN: usize = 1024;
 struct Paced {
     /// When its next step may begin, if somebody else is there.
     next: Instant,
+    /// Until when it counts as held up.
+    held_until: Instant,
     /// When it has all its extra steps again.
     extras: Instant,
     /// Its steps since `since`, for a [`WINDOW`].
@@ -55,6 +60,7 @@ impl Paced {
     fn new(now: Instant) -> Self {
         Self {
             next: now,
+            held_until: now,
             extras: now,
             steps: 0,
             since: now,
@@ -69,6 +75,7 @@ impl Paced {
 
     fn says_nothing(&self, now: Instant) -> bool {
         let until = self.next.max(self.extras).max(self.busy_until);
+        let until = until.max(self.held_until);
         until.max(self.since + WINDOW) <= now && !self.is_waited_for()
     }
 
@@ -147,10 +154,14 @@ impl State {
         let is_early = is_somebody_here && now < one.next;
         let is_behind = is_somebody_here && !is_first_in_line && one.is_waited_for();
         if is_behind || (is_early && !is_first_in_line && !one.take_extra(now)) {
+            one.held_until = now + HELD_FOR;
             return Begun::Behind(Arc::clone(&one.line));
         }
-        if is_early && is_first_in_line {
-            return Begun::Early(one.next);
+        if is_first_in_line {
+            one.held_until = now + HELD_FOR;
+            if is_early {
+                return Begun::Early(one.next);
+            }
         }
         if !is_early {
             // Whoever stood in line loses little by a clock that wakes it late.
@@ -211,6 +222,14 @@ impl Pace {
         self.state().account(account, now).extras = now + EXTRA_EVERY * EXTRAS_MAX;
     }
 
+    /// Whether the account had to wait for a step a moment ago.
+    pub(crate) fn is_held_up(&self, account: &AccountId) -> bool {
+        let now = Instant::now();
+        let state = self.state();
+        let one = state.accounts.get(account);
+        one.is_some_and(|one| now < one.held_until)
+    }
+
     /// A step of the account, if it need not wait for it.
     pub(crate) fn try_step(&self, account: AccountId) -> bool {
         matches!(
@@ -221,7 +240,7 @@ impl Pace {
 
     /// A step of the account, as soon as it may go on: a request, or a piece of a body. Tells whether it had to wait.
     ///
-    /// Of what other accounts wait for, the account's shares of the places for uploads and for messages may be held here.
+    /// Of what other accounts wait for, one place for uploads may be held here, and the account's share of those for messages.
     pub(crate) async fn step(&self, account: AccountId) -> bool {
         let begun = self.state().begin(account, self.steps_per_second, false);
         let Begun::Behind(line) = begun else {
@@ -292,6 +311,7 @@ mod tests {
         pace.was_here(THIRD);
         pace.spends_extras(OTHER);
         let began = Instant::now();
+        assert!(!pace.is_held_up(&GREEDY));
         let all = at_once(&pace, STEPS);
         let mut finished = 0;
         while finished < STEPS as usize {
@@ -303,6 +323,7 @@ mod tests {
             assert!(pace.try_step(OTHER));
         }
         assert!(began.elapsed() <= STEP * (STEPS + 1));
+        assert!(pace.is_held_up(&GREEDY) && !pace.is_held_up(&OTHER));
         // Once nobody is in line, there is no wait for a single step either.
         assert!(pace.try_step(GREEDY));
     }

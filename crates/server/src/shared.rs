@@ -98,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) upload_shares: Shares<AccountId>,
     /// What one account gets in a second.
     pub(crate) pace: Arc<Pace>,
+    /// Uploads of one account that has to wait for its steps: each keeps a place for long, and more of them get no further.
+    pub(crate) paced_uploads: Shares<AccountId>,
     /// Requests of one device, or of one account's root key, at one time: a device that is in other hands does not
     /// stand in the way of the others.
     pub(crate) request_shares: Shares<(AccountId, Option<DeviceId>)>,
@@ -174,6 +176,7 @@ impl Shared {
             uploads: Arc::new(permits(config.limits.uploads_max)),
             upload_shares: Shares::new(config.limits.uploads_max as usize / UPLOADERS_MIN),
             pace: Arc::new(Pace::new(config.limits.steps_per_second_max)),
+            paced_uploads: Shares::new(1),
             request_shares: Shares::new(config.limits.requests_per_device_max as usize),
             work: Work::new(Arc::clone(&turns)),
             turns,

@@ -10,16 +10,18 @@ use candor_store::{
 };
 use candor_wire::api::{API_VERSION, ErrorCode, HasObjects, HasReply, ListedObject, ObjectPage};
 use candor_wire::cbor;
-use candor_wire::ids::ObjectId;
+use candor_wire::ids::{AccountId, ObjectId};
 use candor_wire::limits::{HAS_MAX_IDS, OBJECT_MAX_BYTES, OBJECT_MIN_BYTES, PAGE_MAX_ENTRIES};
 use http::HeaderMap;
 use http::header::RANGE;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::body::RequestBody;
 use crate::gate::Admitted;
 use crate::log::Cause;
 use crate::reply::{self, Refusal};
 use crate::shared::Shared;
+use crate::shares::Shares;
 
 fn key(admitted: &Admitted) -> Result<ObjectKey, Refusal> {
     Ok(ObjectKey {
@@ -39,6 +41,34 @@ fn is_allowed_size(bytes: u64) -> bool {
     bytes.is_power_of_two() && (least..=most).contains(&bytes)
 }
 
+/// The account's share of the places for uploads.
+struct OwnPlace {
+    _shares: [Option<OwnedSemaphorePermit>; 2],
+    /// Whether it had to be waited for.
+    waited: bool,
+}
+
+/// Waits for the account's share of the places for uploads; others do not wait for it.
+async fn own_place(shared: &Shared, account: AccountId) -> OwnPlace {
+    let mut waited = false;
+    let mut take = async |shares: &Shares<AccountId>| match shares.try_take(account) {
+        Some(share) => Some(share),
+        None => {
+            waited = true;
+            shares.take(account).await
+        }
+    };
+    let share = take(&shared.upload_shares).await;
+    let paced = match shared.pace.is_held_up(&account) {
+        true => take(&shared.paced_uploads).await,
+        false => None,
+    };
+    OwnPlace {
+        _shares: [share, paced],
+        waited,
+    }
+}
+
 /// Stores an object: quota, bytes, then the reply, each durable before the next. An object that is
 /// there already is read, checked and let go, and the reply is the same.
 pub(super) async fn put(
@@ -53,10 +83,8 @@ pub(super) async fn put(
         .ok_or(ErrorCode::Malformed)?;
     drop(admitted.work.take());
     // The own share first: whoever waits for it holds no place that others could have.
-    let mut share = shared.upload_shares.try_take(key.account);
-    if share.is_none() {
-        share = shared.upload_shares.take(key.account).await;
-        // That may have been long.
+    let own = own_place(shared, key.account).await;
+    if own.waited {
         admitted.look_again(shared).await?;
     }
     // The semaphore is never closed.
@@ -102,7 +130,7 @@ pub(super) async fn put(
         if stored.is_err() {
             give_up(&shared, key).await;
         }
-        drop((permit, share));
+        drop((permit, own));
         stored
     });
     finishing

@@ -410,6 +410,32 @@ async fn a38_an_object_that_is_read_comes_step_by_step() {
     );
 }
 
+/// While an account has to wait for its steps, one of its uploads at a time has a place; others have theirs.
+#[tokio::test]
+async fn a38_of_an_account_that_goes_step_by_step_one_upload_has_a_place() {
+    let world = Arc::new(World::new().await);
+    let (mut greedy, mut other) = (world.person().await, world.person().await);
+    let (grant, others) = (greedy.consents(&world).await, other.consents(&world).await);
+    let shared = Arc::clone(world.cell.shared());
+    let first = shared.paced_uploads.take(greedy.account).await.unwrap();
+    shared.pace.spends_extras(greedy.account);
+    assert!(shared.pace.try_step(greedy.account) && !shared.pace.try_step(greedy.account));
+    let put = greedy.sign(&world, &greedy.putting(&object(1), &grant));
+    let waiting = Arc::clone(&world);
+    let second = tokio::spawn(async move { waiting.send(put).await.0 });
+    let put = other.putting(&object(2), &others);
+    assert_eq!(other.outcome(&world, &put).await, None);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!second.is_finished());
+    assert_eq!(
+        shared.uploads.available_permits(),
+        shared.config.limits.uploads_max as usize,
+        "whoever waits keeps no place"
+    );
+    drop(first);
+    assert_eq!(second.await.unwrap(), StatusCode::NO_CONTENT);
+}
+
 /// A body that comes in pieces.
 struct Pieces(Bytes);
 

@@ -137,9 +137,8 @@ pub(super) fn measure(bench: &mut Bench) {
     for (name, kind, stored) in kinds {
         callers = runtime.block_on(async {
             if stored > 0 {
-                for caller in &mut callers {
-                    caller.store(stored).await;
-                }
+                let all = callers.iter_mut().map(|caller| caller.store(stored));
+                futures_util::future::join_all(all).await;
             }
             let (callers, ..) = at_once(callers, kind, bench.form.noticed()).await;
             let (callers, mut times, took) = at_once(callers, kind, bench.form.load()).await;
