@@ -428,6 +428,14 @@ mod tests {
                 "limits.uploads_max",
             ),
             (
+                "region = \"r\"\ncontroller = \"c\"\n[limits]\nsteps_per_second_max = 9",
+                "limits.steps_per_second_max",
+            ),
+            (
+                "region = \"r\"\ncontroller = \"c\"\n[limits]\nsteps_per_second_max = 1001",
+                "limits.steps_per_second_max",
+            ),
+            (
                 "region = \"r\"\ncontroller = \"c\"\n[limits]\nwait_timeout_seconds = 51",
                 "limits.wait_timeout_seconds",
             ),
