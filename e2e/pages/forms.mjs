@@ -126,5 +126,11 @@ export async function openQuestion(page, link) {
   });
 }
 
-/** What has the focus, as a person would call it. */
-export const focused = (page) => page.evaluate(() => document.activeElement?.textContent?.trim() ?? "");
+/**
+ * What has the focus, as a person would call it. A browser gives it to what asks for it (`autofocus`) with the first frame that it
+ * draws, which may come after the page has loaded.
+ */
+export const focused = (page) => until(`nothing of ${page.url()} has the focus`, () => page.evaluate(() => {
+  const active = document.activeElement;
+  return active && active !== document.body ? active.textContent.trim() || active.localName : null;
+}));
