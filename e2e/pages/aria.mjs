@@ -19,6 +19,8 @@ const VOLATILE = [
   [/\b\d+(?:\.\d+)? m?s\b/g, "DURATION"],
   [/127\.0\.0\.1(?::|%3A)\d+/g, "ADDRESS"],
   [/\b\d{3} ?\d{3}\b/g, "DIGITS"],
+  // Each second in which something of the account was published makes one more.
+  [/(- term: Entries\n +- definition: )"[1-9]\d*"/g, '$1"COUNT"'],
 ];
 
 const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");

@@ -107,8 +107,8 @@ export class Watch {
 /** What Chromium tells about every document whose status is an error. */
 export const FAILED_DOCUMENT = /^console error: Failed to load resource: the server responded with a status of (4|5)\d\d/;
 
-/** What it tells while the daemon is away. */
-export const GONE = /net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING|ABORTED)/;
+/** What it tells while the daemon is away, and htmx of a part that was on its way then. */
+export const GONE = /net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING|ABORTED)|htmx:error: (Failed to fetch|network error)/;
 
 /** An address with fields. */
 export function query(path, fields) {

@@ -23,6 +23,8 @@ export function row(page, name) {
  */
 export async function perform(page, action, fields = {}, { within = page, without, button, label } = {}) {
   return timed(label ?? `POST ${action}`, async () => {
+    // What was clicked before may still be on its way.
+    await page.waitForLoadState();
     const form = await found(page, within, action, fields, without);
     await fill(form, fields);
     const chosen = button ? form.getByRole("button", { name: button, exact: true }) : await buttonOf(form, fields);
@@ -98,6 +100,8 @@ export async function assertNoBadNotice(page) {
 
 /** Waits on the open page, which is not loaded anew, until no job is at work any more. */
 export async function jobsEnd(page, maxMs = JOB_MAX_MS) {
+  // A page that is not there yet has no jobs either.
+  await page.waitForLoadState();
   const atWork = page.locator(".jobs .job").filter({ has: page.locator("progress, button:has-text('Stop')") });
   await until(`a job of ${page.url()} does not end`, async () => (await atWork.count()) === 0, maxMs);
 }

@@ -15,7 +15,7 @@ const TYPED = "letters from the attic";
 const CARET = 8;
 
 /** How long a page may be old before it says so, and after the program is back. */
-const NOTICED_MAX_MS = 15_000;
+const NOTICED_MAX_MS = 60_000;
 
 /** Marks a page, so that loading it anew would be noticed. */
 const mark = (page) => page.evaluate(() => (window.isTheSamePage = true));

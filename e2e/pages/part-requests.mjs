@@ -18,6 +18,9 @@ export const shows = "every address and method with a foreign head is refused, a
 const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const NOBODY = "65534";
 
+/** How long a good request may wait for its answer. */
+const GOOD_MAX_MS = 30_000;
+
 /** What is foreign about a request: changes to the head of a good one. `only`: for those methods alone. */
 const foreign = (port) => ({
   "a foreign host": { host: `evil.example:${port}` },
@@ -107,7 +110,7 @@ export async function run(step, independent) {
       assert.doesNotMatch(answer, /^HTTP\/1\.[01] [123]/, what);
       for (const secret of secrets) assert.ok(!answer.includes(secret), `${what}: ${secret} is told`);
     }
-    assert.match(await send(port, `GET / HTTP/1.1\r\nHost: ${host}\r\n${rest}`), /^HTTP\/1\.1 200/, "a good head is not answered");
+    assert.match(await send(port, `GET / HTTP/1.1\r\nHost: ${host}\r\n${rest}`, GOOD_MAX_MS), /^HTTP\/1\.1 200/, "a good head is not answered");
   });
 
   await independent("no other address of this machine answers", async () => {
@@ -156,7 +159,7 @@ function answered(command, words, port, host, cookie) {
   const head = `GET / HTTP/1.1\r\nHost: ${host}\r\nCookie: ${cookie}\r\nConnection: close\r\n\r\n`;
   const script = `
     const socket = require("node:net").connect(${port}, "127.0.0.1", () => { process.stderr.write("connected"); socket.write(${JSON.stringify(head)}); });
-    socket.setTimeout(5000, () => socket.destroy());
+    socket.setTimeout(${GOOD_MAX_MS}, () => socket.destroy());
     socket.on("data", (bytes) => process.stdout.write(bytes));
     socket.on("error", () => {});`;
   return new Promise((resolve, reject) => {

@@ -15,6 +15,9 @@ export const shows = "confirm the phrase, export everything, leave, delete and k
 /** Words of the list, and a phrase of nobody. */
 const WRONG_WORDS = "abandon ".repeat(24).trim();
 
+/** How long a browser that is put out may take to notice: its stream is opened anew first. */
+const NOTICED_MAX_MS = 60_000;
+
 export async function run(step) {
   const { person } = await inUse("settings");
   const { watch, page } = await entered(person);
@@ -63,7 +66,7 @@ export async function run(step) {
     assert.equal((await page.reload()).status(), 200, "the browser that asked is out itself");
     // The other one notices by itself.
     other.watch.expectFromNowOn(FAILED_DOCUMENT);
-    await other.page.getByRole("heading", { name: "This browser is not let in" }).waitFor();
+    await other.page.getByRole("heading", { name: "This browser is not let in" }).waitFor({ timeout: NOTICED_MAX_MS });
     assert.equal((await other.page.reload()).status(), 403);
   });
 

@@ -155,7 +155,7 @@ function attacker() {
 async function fetchAll({ base, addresses, method, mode }) {
   const one = async (address) => {
     const abort = new AbortController();
-    const late = setTimeout(() => abort.abort(), 15_000);
+    const late = setTimeout(() => abort.abort(), 60_000);
     const body = method === "POST" ? new URLSearchParams({ set: "documents", accept: "yes", others: "yes" }) : undefined;
     try {
       // Without CORS, no redirect may be looked at.

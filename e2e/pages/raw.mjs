@@ -4,7 +4,9 @@ import { Agent, request } from "node:http";
 import { connect } from "node:net";
 
 const agent = new Agent({ keepAlive: true, maxSockets: 8 });
-const ANSWER_MAX_MS = 10_000;
+const ANSWER_MAX_MS = 60_000;
+
+/** After so long without a word, no more is to come for what deserves no answer. */
 const QUIET_MS = 2_000;
 
 /** Sends one request and returns status, headers and body. A switch of protocols counts as an answer of its own. */
@@ -28,7 +30,7 @@ export function ask(port, { method, path, headers, body = "" }) {
 }
 
 /** Sends bytes and returns all that comes until the other end closes or says no more. */
-export function send(port, bytes) {
+export function send(port, bytes, quietMs = QUIET_MS) {
   return new Promise((resolve, reject) => {
     const chunks = [];
     const socket = connect(port, "127.0.0.1", () => socket.write(bytes));
@@ -36,7 +38,7 @@ export function send(port, bytes) {
       socket.destroy();
       resolve(Buffer.concat(chunks).toString("latin1"));
     };
-    socket.setTimeout(QUIET_MS, finish);
+    socket.setTimeout(quietMs, finish);
     socket.on("data", (chunk) => chunks.push(chunk));
     socket.once("end", finish);
     socket.once("error", (error) => (error.code === "ECONNRESET" ? finish() : reject(error)));

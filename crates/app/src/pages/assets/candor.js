@@ -9,13 +9,17 @@
   document.addEventListener("htmx:after:swap", () => {
     if (dialog.childElementCount > 0 && !dialog.open) dialog.showModal();
   });
+  // One that is going is empty at once: a part that is swapped meanwhile would show it again.
+  const empty = () => dialog.replaceChildren();
   dialog.addEventListener("click", (event) => {
     if (event.target.closest("[data-close]")) {
       event.preventDefault();
+      empty();
       dialog.close();
     }
   });
-  dialog.addEventListener("close", () => dialog.replaceChildren());
+  dialog.addEventListener("cancel", empty);
+  dialog.addEventListener("close", empty);
 
   // Parts with `data-live` carry the revision that they show. The stream names those that have a newer one.
   let stream = null;
@@ -52,7 +56,7 @@
   addEventListener("beforeunload", () => {
     quiet();
     parts().forEach((part) => htmx.trigger(part, "htmx:abort"));
-    setTimeout(listen, 1000);
+    setTimeout(listen, 5000);
   });
   addEventListener("pagehide", quiet);
   addEventListener("pageshow", listen);
